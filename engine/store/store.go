@@ -1,0 +1,254 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+	"orch/engine/state"
+)
+
+// Config says where a store lives and how it reaches the others.
+type Config struct {
+	Dir     string // raft.db and snapshots/; "": in memory only
+	NodeID  string // raft's server id
+	Address string // where others reach this engine
+	Layer   raft.StreamLayer
+	Timing  Timing // zero: chosen by the number of voters
+	Logger  *slog.Logger
+	// TrailingLogs kept after a snapshot; 0: 10240.
+	TrailingLogs uint64
+	// SnapshotThreshold entries between snapshots; 0: 8192.
+	SnapshotThreshold uint64
+}
+
+// Timing of elections. A leader that can't reach a quorum for Lease steps
+// down; a follower that hears nothing for Heartbeat stands for election.
+type Timing struct{ Heartbeat, Election, Lease time.Duration }
+
+var (
+	clusterTiming = Timing{500 * time.Millisecond, 500 * time.Millisecond, 250 * time.Millisecond}
+	// A lone voter waits for nobody: it leads as soon as it is up.
+	loneTiming = Timing{20 * time.Millisecond, 20 * time.Millisecond, 20 * time.Millisecond}
+)
+
+// Store is one engine's copy.
+type Store struct {
+	raft    *raft.Raft
+	state   *state.State
+	log     *slog.Logger
+	id      raft.ServerID
+	leading chan bool
+	trans   *raft.NetworkTransport
+	bolt    io.Closer
+	watchers
+}
+
+// Open opens or makes the store in c.Dir. A store that was never part of a
+// cluster waits until Bootstrap, or until a leader adds it.
+func Open(c Config) (*Store, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{state: state.New(), log: c.Logger, id: raft.ServerID(c.NodeID), leading: make(chan bool, 16)}
+	logs, stable, snaps, err := s.open(c)
+	if err != nil {
+		return nil, err
+	}
+	if c.Timing == (Timing{}) {
+		if c.Timing = clusterTiming; voters(logs, stable, snaps) <= 1 {
+			c.Timing = loneTiming
+		}
+	}
+	logger := raftLogger(c.Logger)
+	rc := raft.DefaultConfig()
+	rc.LocalID = s.id
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = c.Timing.Heartbeat, c.Timing.Election, c.Timing.Lease
+	rc.CommitTimeout = min(rc.CommitTimeout, c.Timing.Heartbeat/2)
+	rc.Logger = logger
+	rc.NotifyCh = s.leading
+	rc.SnapshotThreshold = or(c.SnapshotThreshold, 8192)
+	rc.TrailingLogs = or(c.TrailingLogs, 10240)
+	rc.ShutdownOnRemove = false
+	rc.MaxAppendEntries = 256
+	s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: c.Layer, MaxPool: 3, Timeout: 10 * time.Second, Logger: logger,
+	})
+	if s.raft, err = raft.NewRaft(rc, &fsm{s}, logs, stable, snaps, s.trans); err != nil {
+		s.trans.Close()
+		s.closeBolt()
+		return nil, fmt.Errorf("cannot start raft: %w", err)
+	}
+	return s, nil
+}
+
+func or(v, otherwise uint64) uint64 {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}
+
+func (s *Store) open(c Config) (raft.LogStore, raft.StableStore, raft.SnapshotStore, error) {
+	if c.Dir == "" {
+		m := raft.NewInmemStore()
+		return m, m, raft.NewInmemSnapshotStore(), nil
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, nil, nil, fmt.Errorf("cannot make the data folder: %w", err)
+	}
+	path := filepath.Join(c.Dir, "raft.db")
+	if err := checkLog(path); err != nil {
+		return nil, nil, nil, err
+	}
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: time.Second}})
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("cannot open the raft log %s: %w", path, err)
+	}
+	s.bolt = bolt
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, 2, raftLogger(c.Logger))
+	if err != nil {
+		s.closeBolt()
+		return nil, nil, nil, fmt.Errorf("cannot open the snapshots in %s: %w", c.Dir, err)
+	}
+	return bolt, bolt, snaps, nil
+}
+
+func (s *Store) closeBolt() {
+	if s.bolt != nil {
+		s.bolt.Close()
+	}
+}
+
+// voters counts those of the newest configuration on disk; 0 if there is none.
+func voters(logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore) int {
+	known, err := raft.HasExistingState(logs, stable, snaps)
+	if err != nil || !known {
+		return 0
+	}
+	n := 0
+	if list, err := snaps.List(); err == nil && len(list) > 0 {
+		n = len(list[0].Configuration.Servers)
+	}
+	first, _ := logs.FirstIndex()
+	last, _ := logs.LastIndex()
+	for i := max(first, 1); i <= last; i++ {
+		var l raft.Log
+		if logs.GetLog(i, &l) == nil && l.Type == raft.LogConfiguration {
+			n = len(raft.DecodeConfiguration(l.Data).Servers)
+		}
+	}
+	return n
+}
+
+// Bootstrap makes this engine the only voter of a new cluster. It is no
+// error if the store is part of a cluster already.
+func (s *Store) Bootstrap() error {
+	err := s.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: s.id, Address: s.trans.LocalAddr()}}}).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return nil
+	}
+	return err
+}
+
+// ErrNotLeader says that another engine must be asked; Leader names it.
+var ErrNotLeader = errors.New("this engine does not lead the cluster")
+
+// Propose commits c and returns what applying it came to on this engine. An
+// error means that the log didn't take it: nothing of it will happen, except
+// after a context's end or ErrLost, when it may.
+func (s *Store) Propose(ctx context.Context, c *api.Command) (state.Result, error) {
+	data, err := proto.Marshal(c)
+	if err != nil {
+		return state.Result{}, fmt.Errorf("cannot encode the command: %w", err)
+	}
+	timeout := 10 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(d))
+	}
+	f := s.raft.Apply(data, timeout)
+	if err := f.Error(); err != nil {
+		return state.Result{}, s.explain(err)
+	}
+	r := f.Response().(state.Result)
+	return r, r.Err
+}
+
+// ErrLost says that leadership went while a command was under way: it may or
+// may not have been committed.
+var ErrLost = errors.New("leadership was lost while the change was under way: look whether it happened")
+
+func (s *Store) explain(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrNotLeader
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return ErrLost
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return errors.New("the engine is shutting down")
+	}
+	return fmt.Errorf("cannot write the raft log: %w", err)
+}
+
+// View is the state that this engine has applied.
+func (s *Store) View() state.View { return s.state.View() }
+
+// Leading receives true when this engine begins to lead and false when it
+// ceases to. There is one receiver.
+func (s *Store) Leading() <-chan bool { return s.leading }
+
+// Leader is the leader's node id and address; empty if none is known.
+func (s *Store) Leader() (id, address string) {
+	a, n := s.raft.LeaderWithID()
+	return string(n), string(a)
+}
+
+// Barrier returns once all that was committed before is applied here.
+func (s *Store) Barrier(ctx context.Context) error {
+	timeout := 30 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		timeout = time.Until(d)
+	}
+	if err := s.raft.Barrier(timeout).Error(); err != nil {
+		return s.explain(err)
+	}
+	return nil
+}
+
+// Snapshot writes a snapshot now and lets the log be cut.
+func (s *Store) Snapshot() error {
+	err := s.raft.Snapshot().Error()
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return err
+}
+
+// Backup writes the state to w in the snapshot's format.
+func (s *Store) Backup(w io.Writer) error { return s.View().WriteSnapshot(w) }
+
+// Close hands leadership over where there is somebody to take it, and ends.
+func (s *Store) Close() error {
+	if s.raft.State() == raft.Leader {
+		if f := s.raft.GetConfiguration(); f.Error() == nil && len(f.Configuration().Servers) > 1 {
+			if err := s.raft.LeadershipTransfer().Error(); err != nil {
+				s.log.Warn("cannot hand leadership over", "error", err)
+			}
+		}
+	}
+	err := s.raft.Shutdown().Error()
+	s.trans.Close()
+	s.closeBolt()
+	return err
+}
