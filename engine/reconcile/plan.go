@@ -1,0 +1,193 @@
+package reconcile
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/engine/api"
+	"orch/engine/state"
+)
+
+// Plan is what to do for one service.
+type Plan struct {
+	Changes *api.Changes
+	// Place lists the tasks that may be given a node now: those among
+	// Changes.Create, and older ones that still have none.
+	Place []*api.Task
+	// Wake is when to look again even if nothing changes; zero: never.
+	Wake time.Time
+}
+
+// Empty says that nothing has to be changed.
+func (p *Plan) Empty() bool {
+	return proto.Size(p.Changes) == 0 && len(p.Place) == 0
+}
+
+func (p *Plan) wakeAt(t time.Time) {
+	if p.Wake.IsZero() || t.Before(p.Wake) {
+		p.Wake = t
+	}
+}
+
+func (p *Plan) stop(t *api.Task, why string) {
+	if t.Desired != api.TaskDesired_TASK_DESIRED_STOP {
+		p.change(&api.TaskChange{Id: t.Id, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: why})
+	}
+}
+
+func (p *Plan) change(c *api.TaskChange) { p.Changes.Change = append(p.Changes.Change, c) }
+
+// Service plans for svc as v shows it at now.
+func Service(v state.View, svc *api.Service, now time.Time) *Plan {
+	s := &service{Plan: &Plan{Changes: &api.Changes{}}, view: v, svc: svc, now: now}
+	s.load()
+	stack := v.Stack(svc.Stack)
+	switch {
+	case svc.Removed:
+		if s.stopAll("the service was removed") {
+			s.forget()
+		}
+	case stack.GetStopped():
+		s.stopAll("the stack was stopped")
+	case svc.Spec.Mode == "job":
+		s.job()
+	default:
+		s.slots()
+	}
+	s.collect()
+	return s.Plan
+}
+
+// service is one call's working set.
+type service struct {
+	*Plan
+	view    state.View
+	svc     *api.Service
+	now     time.Time
+	slotIDs []string
+	slot    map[string]*api.Slot
+	tasks   map[string][]*api.Task // by slot, oldest attempt first
+	nodes   map[string]*api.Node
+	ready   map[string]waiting // of the dependencies, by which tasks ask
+}
+
+func (s *service) load() {
+	s.slot, s.tasks = map[string]*api.Slot{}, map[string][]*api.Task{}
+	for _, slot := range s.view.SlotsOf(s.svc.Id) {
+		s.slot[slot.Id] = slot
+		s.slotIDs = append(s.slotIDs, slot.Id)
+	}
+	for _, t := range s.view.TasksOf(s.svc.Id) {
+		s.tasks[t.SlotId] = append(s.tasks[t.SlotId], t)
+	}
+	for _, ts := range s.tasks {
+		sortByAttempt(ts)
+	}
+	s.nodes = map[string]*api.Node{}
+	for _, n := range s.view.Nodes() {
+		s.nodes[n.Id] = n
+	}
+}
+
+// stopAll stops every task, those of services that depend on this one
+// first, and says whether all are gone.
+func (s *service) stopAll(why string) bool {
+	for _, other := range s.view.ServicesOf(s.svc.Stack) {
+		if (other.Removed || s.view.Stack(s.svc.Stack).GetStopped()) && dependsOn(other, s.svc.Name) && hasLive(s.view, other.Id) {
+			return false
+		}
+	}
+	gone := true
+	for _, ts := range s.tasks {
+		for _, t := range ts {
+			if live(t) {
+				gone = false
+				s.stop(t, why)
+				s.loseIfNodeIsGone(t)
+			}
+		}
+	}
+	sortChanges(s.Changes)
+	return gone
+}
+
+func dependsOn(svc *api.Service, name string) bool {
+	for _, d := range svc.Spec.DependsOn {
+		if d.Service == name {
+			return true
+		}
+	}
+	return false
+}
+
+func hasLive(v state.View, service string) bool {
+	for _, t := range v.TasksOf(service) {
+		if live(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget removes the rows of a removed service.
+func (s *service) forget() {
+	for _, id := range s.slotIDs {
+		for _, t := range s.tasks[id] {
+			s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
+		}
+	}
+	s.Changes.DeleteServices = append(s.Changes.DeleteServices, s.svc.Id)
+}
+
+// keptTasks ended ones of each slot stay for `orch ps --all` and logs.
+const keptTasks = 5
+
+// collect forgets the oldest ended tasks of each slot.
+func (s *service) collect() {
+	if s.svc.Removed {
+		return
+	}
+	for _, id := range s.slotIDs {
+		ended := 0
+		for i := len(s.tasks[id]) - 1; i >= 0; i-- {
+			if t := s.tasks[id][i]; !live(t) {
+				if ended++; ended > keptTasks {
+					s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
+				}
+			}
+		}
+	}
+}
+
+func live(t *api.Task) bool { return !state.Ended(t.Status.GetState()) }
+
+// usable says that a task still counts for its slot.
+func usable(t *api.Task) bool { return live(t) && t.Desired != api.TaskDesired_TASK_DESIRED_STOP }
+
+// downFor is how long a node may be down before its tasks are replaced.
+const downFor = 2 * time.Second
+
+// loseIfNodeIsGone gives a task up whose node is removed or was down too long.
+func (s *service) loseIfNodeIsGone(t *api.Task) bool {
+	if t.NodeId == "" {
+		return false
+	}
+	n := s.nodes[t.NodeId]
+	switch {
+	case n == nil:
+		s.change(&api.TaskChange{Id: t.Id, Lost: true, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: "its node was removed"})
+		return true
+	case n.Status != "down":
+		return false
+	}
+	if since := n.StatusSince.AsTime().Add(downFor); s.now.Before(since) {
+		s.wakeAt(since)
+		return false
+	}
+	s.change(&api.TaskChange{Id: t.Id, Lost: true, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: "node " + n.Name + " is down"})
+	return true
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

@@ -1,0 +1,225 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+	"orch/engine/spec"
+	"orch/engine/state"
+)
+
+// slots brings the set of slots to what is declared, then each slot.
+func (s *service) slots() {
+	wanted := map[string]bool{}
+	for _, key := range s.wantedKeys() {
+		id := state.SlotID(s.svc.Id, key)
+		wanted[id] = true
+		slot := s.slot[id]
+		if slot == nil || slot.Removed {
+			slot = s.newSlot(id, key, slot)
+			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
+		}
+		s.converge(slot)
+	}
+	for _, id := range s.slotIDs {
+		if !wanted[id] {
+			s.vacate(s.slot[id])
+		}
+	}
+}
+
+func (s *service) wantedKeys() []string {
+	var keys []string
+	if s.svc.Spec.Mode == "global" {
+		for _, n := range s.view.Nodes() {
+			if s.eligible(n) {
+				keys = append(keys, n.Id)
+			}
+		}
+		return keys
+	}
+	for i := range s.svc.Spec.Replicas {
+		keys = append(keys, strconv.Itoa(int(i)+1))
+	}
+	return keys
+}
+
+// eligible says whether a global service wants a task on n. A paused or down
+// node keeps the one it has.
+func (s *service) eligible(n *api.Node) bool {
+	if n.Availability == "drain" || !s.fits(n) {
+		return false
+	}
+	_, has := s.slot[state.SlotID(s.svc.Id, n.Id)]
+	return has || n.Availability == "active"
+}
+
+// fits says whether the service's constraints allow n.
+func (s *service) fits(n *api.Node) bool {
+	for _, text := range s.svc.Spec.GetPlacement().GetConstraints() {
+		if c, err := spec.ParseConstraint(text); err != nil || !c.Holds(n) {
+			return false
+		}
+	}
+	return true
+}
+
+// newSlot begins at the version that is known to work while a rollout to
+// another one isn't through.
+func (s *service) newSlot(id, key string, old *api.Slot) *api.Slot {
+	slot := &api.Slot{Id: id, ServiceId: s.svc.Id, Key: key, Version: s.svc.Version, Attempts: old.GetAttempts()}
+	if r := s.view.Rollout(s.svc.RolloutId); r != nil && r.Outcome != "succeeded" && r.Outcome != "rolled_back" {
+		slot.Version = s.svc.StableVersion
+	}
+	if s.svc.Spec.Mode == "global" {
+		slot.NodeId = key
+	}
+	return slot
+}
+
+// vacate stops a slot that is no longer declared, then forgets it.
+func (s *service) vacate(slot *api.Slot) {
+	gone := true
+	for _, t := range s.tasks[slot.Id] {
+		if live(t) {
+			gone = false
+			if !s.loseIfNodeIsGone(t) {
+				s.stop(t, "its slot is no longer wanted")
+			}
+		}
+	}
+	if !gone {
+		if !slot.Removed {
+			slot = proto.CloneOf(slot)
+			slot.Removed = true
+			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
+		}
+		return
+	}
+	for _, t := range s.tasks[slot.Id] {
+		s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
+	}
+	s.Changes.DeleteSlots = append(s.Changes.DeleteSlots, slot.Id)
+}
+
+// converge makes one slot run its version once.
+func (s *service) converge(slot *api.Slot) {
+	var current *api.Task
+	var others []*api.Task // live, to be replaced by current
+	for _, t := range s.tasks[slot.Id] {
+		if !live(t) || s.loseIfNodeIsGone(t) {
+			continue
+		}
+		if usable(t) && t.Version == slot.Version && !s.misplaced(t) {
+			if current != nil {
+				// Two of one version: the one that serves stays.
+				if current.Status.GetReady() && !t.Status.GetReady() {
+					t, current = current, t
+				}
+				others = append(others, current)
+			}
+			current = t
+		} else {
+			others = append(others, t)
+		}
+	}
+	switch {
+	case current != nil:
+		if serving(current) || slot.Order == "stop-first" {
+			for _, t := range others {
+				s.stop(t, "replaced by "+current.Id)
+			}
+		}
+		if current.NodeId == "" {
+			s.pending(slot, current)
+		}
+	case len(others) > 0 && (slot.Order == "stop-first" || !slices.ContainsFunc(others, usable)):
+		for _, t := range others {
+			s.stop(t, "makes room for the next version")
+		}
+		// A task that is already being stopped blocks the slot as well:
+		// never two of one slot but in a start-first replacement.
+	default:
+		s.attempt(slot)
+	}
+}
+
+// misplaced says that a task must leave its node.
+func (s *service) misplaced(t *api.Task) bool {
+	n := s.nodes[t.NodeId]
+	return n != nil && (n.Availability == "drain" || !s.fits(n))
+}
+
+// serving says that a task has taken over: it runs and is in rotation.
+func serving(t *api.Task) bool {
+	return t.Status.GetState() == api.TaskState_TASK_STATE_RUNNING && t.Status.Ready
+}
+
+// attempt makes the slot's next task, if it may have one.
+func (s *service) attempt(slot *api.Slot) {
+	t := &api.Task{
+		Id: state.TaskID(slot.Id, slot.Attempts+1), ServiceId: s.svc.Id, SlotId: slot.Id, Attempt: slot.Attempts + 1,
+		Version: slot.Version, Desired: api.TaskDesired_TASK_DESIRED_RUN, RolloutId: slot.RolloutId,
+		Status: &api.TaskStatus{State: api.TaskState_TASK_STATE_PENDING, StateSince: stamp(s.now)},
+		Run:    slot.Run,
+	}
+	t.Status.TaskId = t.Id
+	if prev := last(s.tasks[slot.Id]); prev != nil && prev.Version == slot.Version && prev.Run == t.Run && !s.again(prev, t) {
+		return
+	}
+	s.Changes.Create = append(s.Changes.Create, t)
+	s.pending(slot, t)
+}
+
+// pending lets a task without a node go on, or says what it waits for.
+func (s *service) pending(slot *api.Slot, t *api.Task) {
+	wait := s.waitFor(slot, t)
+	if wait == nil {
+		s.Place = append(s.Place, t)
+		return
+	}
+	s.explain(t, wait)
+}
+
+// explain puts the reason on the task. The since of the same kind of wait
+// stays; a wait that says the same is not written again.
+func (s *service) explain(t *api.Task, wait *api.Wait) {
+	if old := t.Wait; old != nil {
+		if old.Reason == wait.Reason {
+			return
+		}
+		wait.Since = old.Since
+	}
+	if i := slices.IndexFunc(s.Changes.Create, func(c *api.Task) bool { return c.Id == t.Id }); i >= 0 {
+		s.Changes.Create[i].Wait = wait
+		return
+	}
+	s.change(&api.TaskChange{Id: t.Id, Wait: wait})
+}
+
+func last(ts []*api.Task) *api.Task {
+	if len(ts) == 0 {
+		return nil
+	}
+	return ts[len(ts)-1]
+}
+
+func sortByAttempt(ts []*api.Task) {
+	slices.SortFunc(ts, func(a, b *api.Task) int { return cmp.Compare(a.Attempt, b.Attempt) })
+}
+
+func sortChanges(c *api.Changes) {
+	slices.SortStableFunc(c.Change, func(a, b *api.TaskChange) int { return cmp.Compare(a.Id, b.Id) })
+}
+
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}

@@ -1,0 +1,97 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"orch/engine/api"
+)
+
+// Context is what a strategy may base its decisions on, beside the journal.
+type Context struct {
+	Policy *api.RolloutPolicy
+	// Remaining slots still run another version, in the order of their keys.
+	Remaining []*api.Slot
+	// Slots is the number of all of them.
+	Slots int
+	// Failed slots so far, over the whole rollout.
+	Failed int
+}
+
+// Strategy says which op comes after the ones in the journal. The same
+// context and journal give the same op.
+type Strategy interface {
+	Next(c Context, journal []*api.Op) (*api.Op, error)
+}
+
+// Rolling replaces batches of `parallelism` slots: each must be healthy for
+// `monitor` before, after `delay`, the next begins. More failed slots than
+// max_failure_ratio allows end it by on_failure.
+type Rolling struct{}
+
+func (Rolling) Next(c Context, journal []*api.Op) (*api.Op, error) {
+	size, err := BatchSize(c.Policy.GetParallelism(), c.Slots)
+	if err != nil {
+		return nil, err
+	}
+	last := &api.Op{}
+	if len(journal) > 0 {
+		last = journal[len(journal)-1]
+	}
+	switch last.Kind {
+	case "replace":
+		return &api.Op{Kind: "wait_healthy", Slots: last.Slots, Duration: c.Policy.GetMonitor()}, nil
+	case "wait_healthy":
+		if !last.Ok {
+			allowed := c.Policy.GetMaxFailureRatio() * float64(c.Slots)
+			if policy := cmp.Or(c.Policy.GetOnFailure(), "rollback"); float64(c.Failed) > allowed && policy != "continue" {
+				return &api.Op{Kind: "fail", Policy: policy, Reason: last.Reason}, nil
+			}
+		}
+		if len(c.Remaining) > 0 && c.Policy.GetDelay().AsDuration() > 0 {
+			return &api.Op{Kind: "pause", Duration: c.Policy.Delay}, nil
+		}
+	}
+	if len(c.Remaining) == 0 {
+		return &api.Op{Kind: "succeed"}, nil
+	}
+	op := &api.Op{Kind: "replace", Order: cmp.Or(c.Policy.GetOrder(), "start-first")}
+	for _, s := range c.Remaining[:min(size, len(c.Remaining))] {
+		op.Slots = append(op.Slots, s.Id)
+	}
+	return op, nil
+}
+
+// BatchSize reads "2" or "25%" (rounded up) of n slots; "0" and "" are all
+// of them and 1.
+func BatchSize(parallelism string, n int) (int, error) {
+	switch parallelism {
+	case "":
+		return 1, nil
+	case "0":
+		return max(n, 1), nil
+	}
+	if p, ok := strings.CutSuffix(parallelism, "%"); ok {
+		v, err := strconv.ParseFloat(p, 64)
+		if err != nil || v <= 0 || v > 100 {
+			return 0, fmt.Errorf("parallelism %q is no share between 0%% and 100%%", parallelism)
+		}
+		return max(int(math.Ceil(v*float64(n)/100)), 1), nil
+	}
+	v, err := strconv.Atoi(parallelism)
+	if err != nil || v < 0 {
+		return 0, fmt.Errorf("parallelism %q is neither a count nor a share such as 25%%", parallelism)
+	}
+	return v, nil
+}
+
+// sortSlots orders by number, or by node id for a global service.
+func sortSlots(slots []*api.Slot) {
+	slices.SortFunc(slots, func(a, b *api.Slot) int {
+		return cmp.Or(cmp.Compare(len(a.Key), len(b.Key)), strings.Compare(a.Key, b.Key))
+	})
+}

@@ -1,0 +1,162 @@
+package schedule
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"orch/engine/api"
+	"orch/engine/spec"
+)
+
+// filter says why a node does not fit, or "".
+type filter func(*candidate) string
+
+// refusal texts read after a count: "2 nodes lack memory". The form is
+// "singular|plural".
+
+func explain(filters []filter, c *candidate) string {
+	for _, f := range filters {
+		if why := f(c); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func filtersFor(r Request) []filter {
+	fs := []filter{available}
+	if r.Pin != "" {
+		fs = append(fs, func(c *candidate) string {
+			if c.Id != r.Pin {
+				return "isn't where " + r.PinWhy + " is|aren't where " + r.PinWhy + " is"
+			}
+			return ""
+		})
+	}
+	fs = append(fs, runtimeFilter(r.Spec.GetRuntime()))
+	if p := r.Service.Spec.GetPlacement(); p != nil {
+		for _, text := range p.Constraints {
+			c, err := spec.ParseConstraint(text)
+			fs = append(fs, func(n *candidate) string {
+				if err != nil || !c.Holds(n.Node) {
+					return fmt.Sprintf("fails %q|fail %q", text, text)
+				}
+				return ""
+			})
+		}
+		if most := int(p.MaxPerNode); most > 0 {
+			fs = append(fs, func(c *candidate) string {
+				if c.mine >= most {
+					return fmt.Sprintf("has %d of it already (max_per_node)|have %d of it already (max_per_node)", most, most)
+				}
+				return ""
+			})
+		}
+	}
+	return append(fs, resourceFilter(r.Spec.GetResources()), portFilter(r.Spec.GetHostPorts()))
+}
+
+func available(c *candidate) string {
+	switch {
+	case c.Status != "up":
+		return "is down|are down"
+	case c.Availability == "drain":
+		return "is drained|are drained"
+	case c.Availability == "pause":
+		return "is paused|are paused"
+	}
+	return ""
+}
+
+func runtimeFilter(name string) filter {
+	return func(c *candidate) string {
+		i := slices.IndexFunc(c.Facts.GetRuntimes(), func(r *api.RuntimeFacts) bool { return r.Name == name })
+		switch {
+		case i < 0:
+			return fmt.Sprintf("has no runtime %q|have no runtime %q", name, name)
+		case c.Facts.Runtimes[i].Error != "":
+			why := c.Facts.Runtimes[i].Error
+			return fmt.Sprintf("can't use runtime %q (%s)|can't use runtime %q (%s)", name, why, name, why)
+		}
+		return ""
+	}
+}
+
+func resourceFilter(r *api.Resources) filter {
+	return func(c *candidate) string {
+		if r == nil {
+			return ""
+		}
+		if r.CpusMilli > 0 && c.cpus+r.CpusMilli > c.Facts.GetCpusMilli() {
+			need := fmt.Sprintf(" cpus (need %g)", float64(r.CpusMilli)/1000)
+			return "lacks" + need + "|lack" + need
+		}
+		if r.Memory > 0 && c.memory+r.Memory > c.Facts.GetMemory() {
+			need := fmt.Sprintf(" memory (need %s)", size(r.Memory))
+			return "lacks" + need + "|lack" + need
+		}
+		return ""
+	}
+}
+
+func portFilter(ports []*api.HostPort) filter {
+	return func(c *candidate) string {
+		for _, p := range ports {
+			if who, taken := c.ports[portKey(p)]; taken {
+				text := fmt.Sprintf(" port %s taken by %s", portKey(p), who)
+				return "has" + text + "|have" + text
+			}
+		}
+		return ""
+	}
+}
+
+func portKey(p *api.HostPort) string {
+	if p.Protocol == "udp" {
+		return fmt.Sprintf("%d/udp", p.Port)
+	}
+	return fmt.Sprintf("%d/tcp", p.Port)
+}
+
+func size(bytes int64) string {
+	for _, u := range []struct {
+		name string
+		n    int64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if bytes >= u.n {
+			return fmt.Sprintf("%.4g %s", float64(bytes)/float64(u.n), u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", bytes)
+}
+
+// refusals counts nodes by why they don't fit.
+type refusals map[string]int
+
+func (r refusals) add(why string) { r[why]++ }
+
+func (r refusals) text(nodes int) string {
+	if nodes == 0 {
+		return "the cluster has no nodes yet"
+	}
+	whys := make([]string, 0, len(r))
+	for why := range r {
+		whys = append(whys, why)
+	}
+	slices.SortFunc(whys, func(a, b string) int {
+		if r[a] != r[b] {
+			return r[b] - r[a]
+		}
+		return strings.Compare(a, b)
+	})
+	for i, why := range whys {
+		one, many, _ := strings.Cut(why, "|")
+		if r[why] == 1 {
+			whys[i] = "1 node " + one
+		} else {
+			whys[i] = fmt.Sprintf("%d nodes %s", r[why], many)
+		}
+	}
+	return "no node fits: " + strings.Join(whys, ", ")
+}

@@ -1,0 +1,218 @@
+package schedule
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"strings"
+
+	"orch/engine/api"
+	"orch/engine/spec"
+	"orch/engine/state"
+)
+
+// Request asks for a node for one task.
+type Request struct {
+	Task    *api.Task
+	Service *api.Service
+	Spec    *api.TaskSpec
+	Pin     string // node id; empty: any
+	PinWhy  string // what holds it there, for people
+}
+
+// Decision is the answer to the request at the same position: a node, or the
+// reason why there is none.
+type Decision struct{ Node, Reason string }
+
+// Place decides all requests at once, in their order, so that each sees the
+// ones before it. tasks are those that take room now; specOf finds what a
+// task runs (nil: unknown, takes no room).
+func Place(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.TaskSpec, requests []Request) []Decision {
+	p := newPlacer(nodes, tasks, specOf)
+	out := make([]Decision, len(requests))
+	for from := 0; from < len(requests); {
+		to := from + 1
+		for to < len(requests) && alike(requests[from], requests[to]) {
+			to++
+		}
+		p.group(requests[from:to], out[from:to])
+		from = to
+	}
+	return out
+}
+
+// alike requests differ in nothing that a filter or a score looks at.
+func alike(a, b Request) bool {
+	return a.Service.Id == b.Service.Id && a.Task.Version == b.Task.Version && a.Pin == b.Pin
+}
+
+// candidate is a node with what is taken of it.
+type candidate struct {
+	*api.Node
+	cpus, memory int64 // reserved
+	total        int   // tasks
+	ports        map[string]string
+	// The group at hand:
+	mine    int // tasks of the service
+	failing bool
+	near    int // tasks of the service under the same spread values
+}
+
+type placer struct {
+	nodes []*candidate
+	byID  map[string]*candidate
+	tasks []*api.Task
+	// perService counts live tasks of a service on each node.
+	perService map[string]map[string]int
+	failures   map[string]map[string]int
+}
+
+func newPlacer(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.TaskSpec) *placer {
+	p := &placer{byID: map[string]*candidate{}, tasks: tasks, perService: map[string]map[string]int{}, failures: map[string]map[string]int{}}
+	for _, n := range nodes {
+		c := &candidate{Node: n}
+		p.nodes = append(p.nodes, c)
+		p.byID[n.Id] = c
+	}
+	slices.SortFunc(p.nodes, func(a, b *candidate) int { return cmp.Compare(a.Id, b.Id) })
+	for _, t := range tasks {
+		c := p.byID[t.NodeId]
+		if c == nil {
+			continue
+		}
+		if state.Ended(t.Status.GetState()) {
+			if t.Status.State == api.TaskState_TASK_STATE_FAILED {
+				count(p.failures, t.ServiceId+"@"+t.Version, t.NodeId)
+			}
+			continue
+		}
+		p.take(c, t.ServiceId, t.Id, specOf(t))
+	}
+	return p
+}
+
+func count(m map[string]map[string]int, key, node string) {
+	if m[key] == nil {
+		m[key] = map[string]int{}
+	}
+	m[key][node]++
+}
+
+func (p *placer) take(c *candidate, service, task string, s *api.TaskSpec) {
+	c.total++
+	count(p.perService, service, c.Id)
+	if r := s.GetResources(); r != nil {
+		c.cpus += r.CpusMilli
+		c.memory += r.Memory
+	}
+	for _, port := range s.GetHostPorts() {
+		if c.ports == nil {
+			c.ports = map[string]string{}
+		}
+		c.ports[portKey(port)] = task
+	}
+}
+
+// badNode failures of one version on a node make the node the last choice.
+const badNode = 3
+
+// group places requests that are alike.
+func (p *placer) group(requests []Request, out []Decision) {
+	first := requests[0]
+	filters := filtersFor(first)
+	var fit []*candidate
+	refused := refusals{}
+	for _, c := range p.nodes {
+		if why := explain(filters, c); why != "" {
+			refused.add(why)
+			continue
+		}
+		c.mine = p.perService[first.Service.Id][c.Id]
+		c.failing = p.failures[first.Service.Id+"@"+first.Task.Version][c.Id] >= badNode
+		fit = append(fit, c)
+	}
+	spread := first.Service.Spec.GetPlacement().GetSpread()
+	queue := &byScore{fit}
+	p.nearness(fit, first.Service.Id, spread)
+	heap.Init(queue)
+	for i, r := range requests {
+		for queue.Len() > 0 {
+			c := queue.nodes[0]
+			if why := explain(filters, c); why != "" { // filled up by the group itself
+				refused.add(why)
+				heap.Pop(queue)
+				continue
+			}
+			out[i].Node = c.Id
+			p.take(c, r.Service.Id, r.Task.Id, r.Spec)
+			c.mine++
+			if len(spread) > 0 {
+				p.nearness(fit, r.Service.Id, spread)
+				heap.Init(queue)
+			} else {
+				heap.Fix(queue, 0)
+			}
+			break
+		}
+		if out[i].Node == "" {
+			out[i].Reason = refused.text(len(p.nodes))
+		}
+	}
+}
+
+// nearness counts, for each candidate, the service's tasks on nodes that
+// share its values of the spread keys; the first key weighs most.
+func (p *placer) nearness(fit []*candidate, service string, spread []string) {
+	if len(spread) == 0 {
+		for _, c := range fit {
+			c.near = 0
+		}
+		return
+	}
+	sums := map[string]int{}
+	for node, n := range p.perService[service] {
+		if c := p.byID[node]; c != nil {
+			for _, prefix := range domains(c.Node, spread) {
+				sums[prefix] += n
+			}
+		}
+	}
+	for _, c := range fit {
+		c.near = 0
+		for _, prefix := range domains(c.Node, spread) {
+			c.near = c.near*10_000 + sums[prefix]
+		}
+	}
+}
+
+// domains names the nested groups of nodes that n belongs to.
+func domains(n *api.Node, spread []string) []string {
+	var all []string
+	path := ""
+	for _, key := range spread {
+		path += "/" + spec.NodeValue(n, key)
+		all = append(all, path)
+	}
+	return all
+}
+
+// byScore keeps the best candidate first.
+type byScore struct{ nodes []*candidate }
+
+func (q *byScore) Len() int      { return len(q.nodes) }
+func (q *byScore) Swap(i, j int) { q.nodes[i], q.nodes[j] = q.nodes[j], q.nodes[i] }
+func (q *byScore) Push(x any)    { q.nodes = append(q.nodes, x.(*candidate)) }
+func (q *byScore) Pop() any {
+	last := len(q.nodes) - 1
+	c := q.nodes[last]
+	q.nodes = q.nodes[:last]
+	return c
+}
+
+func (q *byScore) Less(i, j int) bool {
+	a, b := q.nodes[i], q.nodes[j]
+	if a.failing != b.failing {
+		return b.failing
+	}
+	return cmp.Or(cmp.Compare(a.near, b.near), cmp.Compare(a.mine, b.mine), cmp.Compare(a.total, b.total), strings.Compare(a.Id, b.Id)) < 0
+}
