@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// version is set by the linker.
-var version = "dev"
+// version is of the dashboard, which has a life of its own beside orch.
+const version = "1.0"
 
 func main() {
 	listen := flag.String("listen", env("LISTEN", ":8888"), "address to serve on (env LISTEN)")
