@@ -416,7 +416,6 @@ type Assignments struct {
 	Full          bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
 	Tasks         []*Assignment          `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Removed       []string               `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"` // task ids whose rows are gone
-	Routes        []*ServiceRoute        `protobuf:"bytes,4,rep,name=routes,proto3" json:"routes,omitempty"`   // published ports; always complete for the services named
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -468,13 +467,6 @@ func (x *Assignments) GetTasks() []*Assignment {
 func (x *Assignments) GetRemoved() []string {
 	if x != nil {
 		return x.Removed
-	}
-	return nil
-}
-
-func (x *Assignments) GetRoutes() []*ServiceRoute {
-	if x != nil {
-		return x.Routes
 	}
 	return nil
 }
@@ -705,75 +697,6 @@ func (x *TaskFile) GetSecret() bool {
 	return false
 }
 
-// ServiceRoute is where a published port leads on this node.
-type ServiceRoute struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	Ports         []*PortSpec            `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
-	TaskIds       []string               `protobuf:"bytes,3,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"` // in rotation
-	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ServiceRoute) Reset() {
-	*x = ServiceRoute{}
-	mi := &file_engine_api_agent_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ServiceRoute) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ServiceRoute) ProtoMessage() {}
-
-func (x *ServiceRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ServiceRoute.ProtoReflect.Descriptor instead.
-func (*ServiceRoute) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *ServiceRoute) GetServiceId() string {
-	if x != nil {
-		return x.ServiceId
-	}
-	return ""
-}
-
-func (x *ServiceRoute) GetPorts() []*PortSpec {
-	if x != nil {
-		return x.Ports
-	}
-	return nil
-}
-
-func (x *ServiceRoute) GetTaskIds() []string {
-	if x != nil {
-		return x.TaskIds
-	}
-	return nil
-}
-
-func (x *ServiceRoute) GetGone() bool {
-	if x != nil {
-		return x.Gone
-	}
-	return false
-}
-
 type LogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Subscription  string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
@@ -787,7 +710,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +722,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +735,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogRequest) GetSubscription() string {
@@ -859,7 +782,7 @@ type LogCancel struct {
 
 func (x *LogCancel) Reset() {
 	*x = LogCancel{}
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +794,7 @@ func (x *LogCancel) String() string {
 func (*LogCancel) ProtoMessage() {}
 
 func (x *LogCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +807,7 @@ func (x *LogCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCancel.ProtoReflect.Descriptor instead.
 func (*LogCancel) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LogCancel) GetSubscription() string {
@@ -906,7 +829,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +841,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +854,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LogBatch) GetSubscription() string {
@@ -974,7 +897,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +909,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +922,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogLine) GetTaskId() string {
@@ -1038,7 +961,7 @@ type PublishLogsResponse struct {
 
 func (x *PublishLogsResponse) Reset() {
 	*x = PublishLogsResponse{}
-	mi := &file_engine_api_agent_proto_msgTypes[13]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +973,7 @@ func (x *PublishLogsResponse) String() string {
 func (*PublishLogsResponse) ProtoMessage() {}
 
 func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[13]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +986,7 @@ func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishLogsResponse.ProtoReflect.Descriptor instead.
 func (*PublishLogsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 var File_engine_api_agent_proto protoreflect.FileDescriptor
@@ -1093,12 +1016,11 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x127\n" +
-	"\theartbeat\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\"\x95\x01\n" +
+	"\theartbeat\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\"f\n" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\x12-\n" +
-	"\x06routes\x18\x04 \x03(\v2\x15.orch.v1.ServiceRouteR\x06routes\"\xd0\x04\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xd0\x04\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12.\n" +
@@ -1125,13 +1047,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x18\n" +
 	"\acontent\x18\x04 \x01(\fR\acontent\x12\x16\n" +
-	"\x06secret\x18\x05 \x01(\bR\x06secret\"\x85\x01\n" +
-	"\fServiceRoute\x12\x1d\n" +
-	"\n" +
-	"service_id\x18\x01 \x01(\tR\tserviceId\x12'\n" +
-	"\x05ports\x18\x02 \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x19\n" +
-	"\btask_ids\x18\x03 \x03(\tR\ataskIds\x12\x12\n" +
-	"\x04gone\x18\x04 \x01(\bR\x04gone\"\xa9\x01\n" +
+	"\x06secret\x18\x05 \x01(\bR\x06secret\"\xa9\x01\n" +
 	"\n" +
 	"LogRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x19\n" +
@@ -1168,7 +1084,7 @@ func file_engine_api_agent_proto_rawDescGZIP() []byte {
 	return file_engine_api_agent_proto_rawDescData
 }
 
-var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_engine_api_agent_proto_goTypes = []any{
 	(*AgentMessage)(nil),          // 0: orch.v1.AgentMessage
 	(*Hello)(nil),                 // 1: orch.v1.Hello
@@ -1178,59 +1094,56 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*Assignments)(nil),           // 5: orch.v1.Assignments
 	(*Assignment)(nil),            // 6: orch.v1.Assignment
 	(*TaskFile)(nil),              // 7: orch.v1.TaskFile
-	(*ServiceRoute)(nil),          // 8: orch.v1.ServiceRoute
-	(*LogRequest)(nil),            // 9: orch.v1.LogRequest
-	(*LogCancel)(nil),             // 10: orch.v1.LogCancel
-	(*LogBatch)(nil),              // 11: orch.v1.LogBatch
-	(*LogLine)(nil),               // 12: orch.v1.LogLine
-	(*PublishLogsResponse)(nil),   // 13: orch.v1.PublishLogsResponse
-	nil,                           // 14: orch.v1.Assignment.LabelsEntry
-	(*ReportStatus)(nil),          // 15: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 16: orch.v1.NodeFacts
-	(*TaskStatus)(nil),            // 17: orch.v1.TaskStatus
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(TaskDesired)(0),              // 19: orch.v1.TaskDesired
-	(*TaskSpec)(nil),              // 20: orch.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 21: orch.v1.NetworkSpec
-	(*VolumeSpec)(nil),            // 22: orch.v1.VolumeSpec
-	(*PortSpec)(nil),              // 23: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*LogRequest)(nil),            // 8: orch.v1.LogRequest
+	(*LogCancel)(nil),             // 9: orch.v1.LogCancel
+	(*LogBatch)(nil),              // 10: orch.v1.LogBatch
+	(*LogLine)(nil),               // 11: orch.v1.LogLine
+	(*PublishLogsResponse)(nil),   // 12: orch.v1.PublishLogsResponse
+	nil,                           // 13: orch.v1.Assignment.LabelsEntry
+	(*ReportStatus)(nil),          // 14: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 15: orch.v1.NodeFacts
+	(*TaskStatus)(nil),            // 16: orch.v1.TaskStatus
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(TaskDesired)(0),              // 18: orch.v1.TaskDesired
+	(*TaskSpec)(nil),              // 19: orch.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 20: orch.v1.NetworkSpec
+	(*VolumeSpec)(nil),            // 21: orch.v1.VolumeSpec
+	(*PortSpec)(nil),              // 22: orch.v1.PortSpec
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
 	2,  // 1: orch.v1.AgentMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	15, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
-	16, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
-	16, // 4: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
-	17, // 5: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
+	14, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
+	15, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
+	15, // 4: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
+	16, // 5: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
 	4,  // 6: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
 	5,  // 7: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
-	9,  // 8: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
-	10, // 9: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
-	18, // 10: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	8,  // 8: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
+	9,  // 9: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
+	17, // 10: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
 	6,  // 11: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
-	8,  // 12: orch.v1.Assignments.routes:type_name -> orch.v1.ServiceRoute
-	19, // 13: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
-	20, // 14: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
-	7,  // 15: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
-	21, // 16: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
-	22, // 17: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
-	14, // 18: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	23, // 19: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
-	24, // 20: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	23, // 21: orch.v1.ServiceRoute.ports:type_name -> orch.v1.PortSpec
-	24, // 22: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	12, // 23: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	24, // 24: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 25: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	11, // 26: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 27: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	13, // 28: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	27, // [27:29] is the sub-list for method output_type
-	25, // [25:27] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	18, // 12: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
+	19, // 13: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
+	7,  // 14: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
+	20, // 15: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
+	21, // 16: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
+	13, // 17: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	22, // 18: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
+	23, // 19: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
+	23, // 20: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	11, // 21: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	23, // 22: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 23: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	10, // 24: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 25: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	12, // 26: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }
@@ -1258,7 +1171,7 @@ func file_engine_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_agent_proto_rawDesc), len(file_engine_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,7 +38,7 @@ type Command struct {
 	//	*Command_PutRelease
 	//	*Command_SetStack
 	//	*Command_Changes
-	//	*Command_Report
+	//	*Command_Reports
 	//	*Command_PutSecret
 	//	*Command_RemoveSecret
 	//	*Command_SignalRollout
@@ -161,10 +161,10 @@ func (x *Command) GetChanges() *Changes {
 	return nil
 }
 
-func (x *Command) GetReport() *ReportStatus {
+func (x *Command) GetReports() *Reports {
 	if x != nil {
-		if x, ok := x.Kind.(*Command_Report); ok {
-			return x.Report
+		if x, ok := x.Kind.(*Command_Reports); ok {
+			return x.Reports
 		}
 	}
 	return nil
@@ -229,8 +229,8 @@ type Command_Changes struct {
 	Changes *Changes `protobuf:"bytes,16,opt,name=changes,proto3,oneof"`
 }
 
-type Command_Report struct {
-	Report *ReportStatus `protobuf:"bytes,17,opt,name=report,proto3,oneof"`
+type Command_Reports struct {
+	Reports *Reports `protobuf:"bytes,17,opt,name=reports,proto3,oneof"`
 }
 
 type Command_PutSecret struct {
@@ -259,7 +259,7 @@ func (*Command_SetStack) isCommand_Kind() {}
 
 func (*Command_Changes) isCommand_Kind() {}
 
-func (*Command_Report) isCommand_Kind() {}
+func (*Command_Reports) isCommand_Kind() {}
 
 func (*Command_PutSecret) isCommand_Kind() {}
 
@@ -311,6 +311,51 @@ func (x *RemoveNode) GetId() string {
 	return ""
 }
 
+// Reports is what several nodes' agents saw, in one entry.
+type Reports struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reports       []*ReportStatus        `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reports) Reset() {
+	*x = Reports{}
+	mi := &file_engine_api_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reports) ProtoMessage() {}
+
+func (x *Reports) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reports.ProtoReflect.Descriptor instead.
+func (*Reports) Descriptor() ([]byte, []int) {
+	return file_engine_api_command_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Reports) GetReports() []*ReportStatus {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
 // SetNode changes what the engine or operators own of a node. Empty fields stay.
 type SetNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -327,7 +372,7 @@ type SetNode struct {
 
 func (x *SetNode) Reset() {
 	*x = SetNode{}
-	mi := &file_engine_api_command_proto_msgTypes[2]
+	mi := &file_engine_api_command_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +384,7 @@ func (x *SetNode) String() string {
 func (*SetNode) ProtoMessage() {}
 
 func (x *SetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[2]
+	mi := &file_engine_api_command_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +397,7 @@ func (x *SetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNode.ProtoReflect.Descriptor instead.
 func (*SetNode) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{2}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SetNode) GetId() string {
@@ -418,7 +463,7 @@ type PutRelease struct {
 
 func (x *PutRelease) Reset() {
 	*x = PutRelease{}
-	mi := &file_engine_api_command_proto_msgTypes[3]
+	mi := &file_engine_api_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +475,7 @@ func (x *PutRelease) String() string {
 func (*PutRelease) ProtoMessage() {}
 
 func (x *PutRelease) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[3]
+	mi := &file_engine_api_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +488,7 @@ func (x *PutRelease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRelease.ProtoReflect.Descriptor instead.
 func (*PutRelease) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{3}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutRelease) GetRelease() *Release {
@@ -492,7 +537,7 @@ type SetStack struct {
 
 func (x *SetStack) Reset() {
 	*x = SetStack{}
-	mi := &file_engine_api_command_proto_msgTypes[4]
+	mi := &file_engine_api_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +549,7 @@ func (x *SetStack) String() string {
 func (*SetStack) ProtoMessage() {}
 
 func (x *SetStack) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[4]
+	mi := &file_engine_api_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +562,7 @@ func (x *SetStack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStack.ProtoReflect.Descriptor instead.
 func (*SetStack) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{4}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SetStack) GetName() string {
@@ -552,7 +597,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_engine_api_command_proto_msgTypes[5]
+	mi := &file_engine_api_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +609,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[5]
+	mi := &file_engine_api_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +622,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{5}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Changes) GetPutSlots() []*Slot {
@@ -659,7 +704,7 @@ type TaskChange struct {
 
 func (x *TaskChange) Reset() {
 	*x = TaskChange{}
-	mi := &file_engine_api_command_proto_msgTypes[6]
+	mi := &file_engine_api_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +716,7 @@ func (x *TaskChange) String() string {
 func (*TaskChange) ProtoMessage() {}
 
 func (x *TaskChange) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[6]
+	mi := &file_engine_api_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +729,7 @@ func (x *TaskChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskChange.ProtoReflect.Descriptor instead.
 func (*TaskChange) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TaskChange) GetId() string {
@@ -748,7 +793,7 @@ type ServiceChange struct {
 
 func (x *ServiceChange) Reset() {
 	*x = ServiceChange{}
-	mi := &file_engine_api_command_proto_msgTypes[7]
+	mi := &file_engine_api_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +805,7 @@ func (x *ServiceChange) String() string {
 func (*ServiceChange) ProtoMessage() {}
 
 func (x *ServiceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[7]
+	mi := &file_engine_api_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +818,7 @@ func (x *ServiceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceChange.ProtoReflect.Descriptor instead.
 func (*ServiceChange) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ServiceChange) GetId() string {
@@ -817,7 +862,7 @@ type RolloutAdvance struct {
 
 func (x *RolloutAdvance) Reset() {
 	*x = RolloutAdvance{}
-	mi := &file_engine_api_command_proto_msgTypes[8]
+	mi := &file_engine_api_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +874,7 @@ func (x *RolloutAdvance) String() string {
 func (*RolloutAdvance) ProtoMessage() {}
 
 func (x *RolloutAdvance) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[8]
+	mi := &file_engine_api_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +887,7 @@ func (x *RolloutAdvance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutAdvance.ProtoReflect.Descriptor instead.
 func (*RolloutAdvance) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RolloutAdvance) GetId() string {
@@ -924,7 +969,7 @@ type RemoveSecret struct {
 
 func (x *RemoveSecret) Reset() {
 	*x = RemoveSecret{}
-	mi := &file_engine_api_command_proto_msgTypes[9]
+	mi := &file_engine_api_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +981,7 @@ func (x *RemoveSecret) String() string {
 func (*RemoveSecret) ProtoMessage() {}
 
 func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[9]
+	mi := &file_engine_api_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +994,7 @@ func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecret.ProtoReflect.Descriptor instead.
 func (*RemoveSecret) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveSecret) GetId() string {
@@ -970,7 +1015,7 @@ type SignalRollout struct {
 
 func (x *SignalRollout) Reset() {
 	*x = SignalRollout{}
-	mi := &file_engine_api_command_proto_msgTypes[10]
+	mi := &file_engine_api_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1027,7 @@ func (x *SignalRollout) String() string {
 func (*SignalRollout) ProtoMessage() {}
 
 func (x *SignalRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[10]
+	mi := &file_engine_api_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1040,7 @@ func (x *SignalRollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRollout.ProtoReflect.Descriptor instead.
 func (*SignalRollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SignalRollout) GetServiceId() string {
@@ -1030,7 +1075,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_engine_api_command_proto_msgTypes[11]
+	mi := &file_engine_api_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1087,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[11]
+	mi := &file_engine_api_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1100,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1095,7 +1140,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_engine_api_command_proto_msgTypes[12]
+	mi := &file_engine_api_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1152,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[12]
+	mi := &file_engine_api_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1165,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Record) GetRow() isRecord_Row {
@@ -1303,7 +1348,7 @@ var File_engine_api_command_proto protoreflect.FileDescriptor
 
 const file_engine_api_command_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/command.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\xa2\x05\n" +
+	"\x18engine/api/command.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\x9f\x05\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x123\n" +
@@ -1317,8 +1362,8 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\vput_release\x18\x0e \x01(\v2\x13.orch.v1.PutReleaseH\x00R\n" +
 	"putRelease\x120\n" +
 	"\tset_stack\x18\x0f \x01(\v2\x11.orch.v1.SetStackH\x00R\bsetStack\x12,\n" +
-	"\achanges\x18\x10 \x01(\v2\x10.orch.v1.ChangesH\x00R\achanges\x12/\n" +
-	"\x06report\x18\x11 \x01(\v2\x15.orch.v1.ReportStatusH\x00R\x06report\x125\n" +
+	"\achanges\x18\x10 \x01(\v2\x10.orch.v1.ChangesH\x00R\achanges\x12,\n" +
+	"\areports\x18\x11 \x01(\v2\x10.orch.v1.ReportsH\x00R\areports\x125\n" +
 	"\n" +
 	"put_secret\x18\x12 \x01(\v2\x14.orch.v1.SecretValueH\x00R\tputSecret\x12<\n" +
 	"\rremove_secret\x18\x13 \x01(\v2\x15.orch.v1.RemoveSecretH\x00R\fremoveSecret\x12?\n" +
@@ -1326,7 +1371,9 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x04kind\"\x1c\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xa9\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\":\n" +
+	"\aReports\x12/\n" +
+	"\areports\x18\x01 \x03(\v2\x15.orch.v1.ReportStatusR\areports\"\xa9\x02\n" +
 	"\aSetNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12#\n" +
@@ -1427,89 +1474,91 @@ func file_engine_api_command_proto_rawDescGZIP() []byte {
 	return file_engine_api_command_proto_rawDescData
 }
 
-var file_engine_api_command_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_engine_api_command_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_engine_api_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: orch.v1.Command
 	(*RemoveNode)(nil),            // 1: orch.v1.RemoveNode
-	(*SetNode)(nil),               // 2: orch.v1.SetNode
-	(*PutRelease)(nil),            // 3: orch.v1.PutRelease
-	(*SetStack)(nil),              // 4: orch.v1.SetStack
-	(*Changes)(nil),               // 5: orch.v1.Changes
-	(*TaskChange)(nil),            // 6: orch.v1.TaskChange
-	(*ServiceChange)(nil),         // 7: orch.v1.ServiceChange
-	(*RolloutAdvance)(nil),        // 8: orch.v1.RolloutAdvance
-	(*RemoveSecret)(nil),          // 9: orch.v1.RemoveSecret
-	(*SignalRollout)(nil),         // 10: orch.v1.SignalRollout
-	(*SnapshotHeader)(nil),        // 11: orch.v1.SnapshotHeader
-	(*Record)(nil),                // 12: orch.v1.Record
-	nil,                           // 13: orch.v1.SetNode.LabelsEntry
-	nil,                           // 14: orch.v1.PutRelease.VersionsEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*Cluster)(nil),               // 16: orch.v1.Cluster
-	(*Node)(nil),                  // 17: orch.v1.Node
-	(*ReportStatus)(nil),          // 18: orch.v1.ReportStatus
+	(*Reports)(nil),               // 2: orch.v1.Reports
+	(*SetNode)(nil),               // 3: orch.v1.SetNode
+	(*PutRelease)(nil),            // 4: orch.v1.PutRelease
+	(*SetStack)(nil),              // 5: orch.v1.SetStack
+	(*Changes)(nil),               // 6: orch.v1.Changes
+	(*TaskChange)(nil),            // 7: orch.v1.TaskChange
+	(*ServiceChange)(nil),         // 8: orch.v1.ServiceChange
+	(*RolloutAdvance)(nil),        // 9: orch.v1.RolloutAdvance
+	(*RemoveSecret)(nil),          // 10: orch.v1.RemoveSecret
+	(*SignalRollout)(nil),         // 11: orch.v1.SignalRollout
+	(*SnapshotHeader)(nil),        // 12: orch.v1.SnapshotHeader
+	(*Record)(nil),                // 13: orch.v1.Record
+	nil,                           // 14: orch.v1.SetNode.LabelsEntry
+	nil,                           // 15: orch.v1.PutRelease.VersionsEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Cluster)(nil),               // 17: orch.v1.Cluster
+	(*Node)(nil),                  // 18: orch.v1.Node
 	(*SecretValue)(nil),           // 19: orch.v1.SecretValue
-	(*NodeFacts)(nil),             // 20: orch.v1.NodeFacts
-	(*Release)(nil),               // 21: orch.v1.Release
-	(*Bundle)(nil),                // 22: orch.v1.Bundle
-	(*Slot)(nil),                  // 23: orch.v1.Slot
-	(*Task)(nil),                  // 24: orch.v1.Task
-	(TaskDesired)(0),              // 25: orch.v1.TaskDesired
-	(*Wait)(nil),                  // 26: orch.v1.Wait
-	(*JobRun)(nil),                // 27: orch.v1.JobRun
-	(*Op)(nil),                    // 28: orch.v1.Op
-	(*Stack)(nil),                 // 29: orch.v1.Stack
-	(*Service)(nil),               // 30: orch.v1.Service
-	(*Version)(nil),               // 31: orch.v1.Version
-	(*Rollout)(nil),               // 32: orch.v1.Rollout
+	(*ReportStatus)(nil),          // 20: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 21: orch.v1.NodeFacts
+	(*Release)(nil),               // 22: orch.v1.Release
+	(*Bundle)(nil),                // 23: orch.v1.Bundle
+	(*Slot)(nil),                  // 24: orch.v1.Slot
+	(*Task)(nil),                  // 25: orch.v1.Task
+	(TaskDesired)(0),              // 26: orch.v1.TaskDesired
+	(*Wait)(nil),                  // 27: orch.v1.Wait
+	(*JobRun)(nil),                // 28: orch.v1.JobRun
+	(*Op)(nil),                    // 29: orch.v1.Op
+	(*Stack)(nil),                 // 30: orch.v1.Stack
+	(*Service)(nil),               // 31: orch.v1.Service
+	(*Version)(nil),               // 32: orch.v1.Version
+	(*Rollout)(nil),               // 33: orch.v1.Rollout
 }
 var file_engine_api_command_proto_depIdxs = []int32{
-	15, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
-	16, // 1: orch.v1.Command.put_cluster:type_name -> orch.v1.Cluster
-	17, // 2: orch.v1.Command.put_node:type_name -> orch.v1.Node
+	16, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
+	17, // 1: orch.v1.Command.put_cluster:type_name -> orch.v1.Cluster
+	18, // 2: orch.v1.Command.put_node:type_name -> orch.v1.Node
 	1,  // 3: orch.v1.Command.remove_node:type_name -> orch.v1.RemoveNode
-	2,  // 4: orch.v1.Command.set_node:type_name -> orch.v1.SetNode
-	3,  // 5: orch.v1.Command.put_release:type_name -> orch.v1.PutRelease
-	4,  // 6: orch.v1.Command.set_stack:type_name -> orch.v1.SetStack
-	5,  // 7: orch.v1.Command.changes:type_name -> orch.v1.Changes
-	18, // 8: orch.v1.Command.report:type_name -> orch.v1.ReportStatus
+	3,  // 4: orch.v1.Command.set_node:type_name -> orch.v1.SetNode
+	4,  // 5: orch.v1.Command.put_release:type_name -> orch.v1.PutRelease
+	5,  // 6: orch.v1.Command.set_stack:type_name -> orch.v1.SetStack
+	6,  // 7: orch.v1.Command.changes:type_name -> orch.v1.Changes
+	2,  // 8: orch.v1.Command.reports:type_name -> orch.v1.Reports
 	19, // 9: orch.v1.Command.put_secret:type_name -> orch.v1.SecretValue
-	9,  // 10: orch.v1.Command.remove_secret:type_name -> orch.v1.RemoveSecret
-	10, // 11: orch.v1.Command.signal_rollout:type_name -> orch.v1.SignalRollout
-	13, // 12: orch.v1.SetNode.labels:type_name -> orch.v1.SetNode.LabelsEntry
-	20, // 13: orch.v1.SetNode.facts:type_name -> orch.v1.NodeFacts
-	21, // 14: orch.v1.PutRelease.release:type_name -> orch.v1.Release
-	22, // 15: orch.v1.PutRelease.bundle:type_name -> orch.v1.Bundle
-	14, // 16: orch.v1.PutRelease.versions:type_name -> orch.v1.PutRelease.VersionsEntry
-	19, // 17: orch.v1.PutRelease.secrets:type_name -> orch.v1.SecretValue
-	23, // 18: orch.v1.Changes.put_slots:type_name -> orch.v1.Slot
-	24, // 19: orch.v1.Changes.create:type_name -> orch.v1.Task
-	6,  // 20: orch.v1.Changes.change:type_name -> orch.v1.TaskChange
-	8,  // 21: orch.v1.Changes.rollouts:type_name -> orch.v1.RolloutAdvance
-	7,  // 22: orch.v1.Changes.services:type_name -> orch.v1.ServiceChange
-	25, // 23: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
-	26, // 24: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
-	27, // 25: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
-	15, // 26: orch.v1.ServiceChange.waiting_since:type_name -> google.protobuf.Timestamp
-	28, // 27: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
-	28, // 28: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
-	23, // 29: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
-	16, // 30: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
-	17, // 31: orch.v1.Record.node:type_name -> orch.v1.Node
-	29, // 32: orch.v1.Record.stack:type_name -> orch.v1.Stack
-	21, // 33: orch.v1.Record.release:type_name -> orch.v1.Release
-	30, // 34: orch.v1.Record.service:type_name -> orch.v1.Service
-	31, // 35: orch.v1.Record.version:type_name -> orch.v1.Version
-	23, // 36: orch.v1.Record.slot:type_name -> orch.v1.Slot
-	24, // 37: orch.v1.Record.task:type_name -> orch.v1.Task
-	32, // 38: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
-	19, // 39: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
-	22, // 40: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	10, // 10: orch.v1.Command.remove_secret:type_name -> orch.v1.RemoveSecret
+	11, // 11: orch.v1.Command.signal_rollout:type_name -> orch.v1.SignalRollout
+	20, // 12: orch.v1.Reports.reports:type_name -> orch.v1.ReportStatus
+	14, // 13: orch.v1.SetNode.labels:type_name -> orch.v1.SetNode.LabelsEntry
+	21, // 14: orch.v1.SetNode.facts:type_name -> orch.v1.NodeFacts
+	22, // 15: orch.v1.PutRelease.release:type_name -> orch.v1.Release
+	23, // 16: orch.v1.PutRelease.bundle:type_name -> orch.v1.Bundle
+	15, // 17: orch.v1.PutRelease.versions:type_name -> orch.v1.PutRelease.VersionsEntry
+	19, // 18: orch.v1.PutRelease.secrets:type_name -> orch.v1.SecretValue
+	24, // 19: orch.v1.Changes.put_slots:type_name -> orch.v1.Slot
+	25, // 20: orch.v1.Changes.create:type_name -> orch.v1.Task
+	7,  // 21: orch.v1.Changes.change:type_name -> orch.v1.TaskChange
+	9,  // 22: orch.v1.Changes.rollouts:type_name -> orch.v1.RolloutAdvance
+	8,  // 23: orch.v1.Changes.services:type_name -> orch.v1.ServiceChange
+	26, // 24: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
+	27, // 25: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
+	28, // 26: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
+	16, // 27: orch.v1.ServiceChange.waiting_since:type_name -> google.protobuf.Timestamp
+	29, // 28: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
+	29, // 29: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
+	24, // 30: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
+	17, // 31: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
+	18, // 32: orch.v1.Record.node:type_name -> orch.v1.Node
+	30, // 33: orch.v1.Record.stack:type_name -> orch.v1.Stack
+	22, // 34: orch.v1.Record.release:type_name -> orch.v1.Release
+	31, // 35: orch.v1.Record.service:type_name -> orch.v1.Service
+	32, // 36: orch.v1.Record.version:type_name -> orch.v1.Version
+	24, // 37: orch.v1.Record.slot:type_name -> orch.v1.Slot
+	25, // 38: orch.v1.Record.task:type_name -> orch.v1.Task
+	33, // 39: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
+	19, // 40: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
+	23, // 41: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_command_proto_init() }
@@ -1527,12 +1576,12 @@ func file_engine_api_command_proto_init() {
 		(*Command_PutRelease)(nil),
 		(*Command_SetStack)(nil),
 		(*Command_Changes)(nil),
-		(*Command_Report)(nil),
+		(*Command_Reports)(nil),
 		(*Command_PutSecret)(nil),
 		(*Command_RemoveSecret)(nil),
 		(*Command_SignalRollout)(nil),
 	}
-	file_engine_api_command_proto_msgTypes[12].OneofWrappers = []any{
+	file_engine_api_command_proto_msgTypes[13].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Stack)(nil),
@@ -1551,7 +1600,7 @@ func file_engine_api_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_command_proto_rawDesc), len(file_engine_api_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -42,8 +42,11 @@ func (w *writer) command(c *api.Command) error {
 		return w.setStack(k.SetStack)
 	case *api.Command_Changes:
 		return w.changes(k.Changes)
-	case *api.Command_Report:
-		return w.report(k.Report)
+	case *api.Command_Reports:
+		for _, r := range k.Reports.GetReports() {
+			w.report(r)
+		}
+		return nil
 	case *api.Command_PutSecret:
 		return w.putSecret(k.PutSecret)
 	case *api.Command_RemoveSecret:
@@ -141,7 +144,7 @@ func (w *writer) setStack(s *api.SetStack) error {
 }
 
 // report takes what an agent says of its own tasks. States only advance.
-func (w *writer) report(r *api.ReportStatus) error {
+func (w *writer) report(r *api.ReportStatus) {
 	for _, s := range r.GetStatuses() {
 		old := w.Task(s.TaskId)
 		if old == nil || old.NodeId != r.NodeId || Ended(old.Status.GetState()) || s.State < old.Status.GetState() {
@@ -154,7 +157,6 @@ func (w *writer) report(r *api.ReportStatus) error {
 		}
 		w.put(taskTable, t)
 	}
-	return nil
 }
 
 // Ended says whether a task in this state will never run again.

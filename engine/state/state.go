@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -40,6 +41,13 @@ func (s *State) View() View {
 // Delta is one row that an entry changed: Before is nil for a new row, After
 // for one that went. Both are messages of engine/api of the same type.
 type Delta struct{ Before, After any }
+
+// Change is what one log entry changed.
+type Change struct {
+	Index  uint64
+	Time   time.Time // the entry's
+	Deltas []Delta
+}
 
 // Result is what came of a log entry. Err is part of the replicated outcome.
 type Result struct {

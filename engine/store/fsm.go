@@ -21,7 +21,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	}
 	r := f.s.state.Apply(l.Index, c)
 	if len(r.Deltas) > 0 {
-		f.s.tell(l.Index, r.Deltas)
+		f.s.tell(state.Change{Index: l.Index, Time: c.Time.AsTime(), Deltas: r.Deltas})
 	}
 	return r
 }

@@ -10,19 +10,12 @@ import (
 // at everything.
 const maxPending = 200_000
 
-// Change is one log entry's deltas.
-type Change struct {
-	Index  uint64
-	Deltas []state.Delta
-}
-
 // Watcher collects what changes until it is asked.
 type Watcher struct {
-	C       <-chan struct{} // has a value when Take has something
 	wake    chan struct{}
 	of      *watchers
 	mu      sync.Mutex
-	pending []Change
+	pending []state.Change
 	count   int
 	all     bool
 }
@@ -35,7 +28,6 @@ type watchers struct {
 // Watch begins to collect. Stop it when done.
 func (ws *watchers) Watch() *Watcher {
 	w := &Watcher{wake: make(chan struct{}, 1), of: ws}
-	w.C = w.wake
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.set == nil {
@@ -44,6 +36,9 @@ func (ws *watchers) Watch() *Watcher {
 	ws.set[w] = true
 	return w
 }
+
+// Wake has a value when Take has something.
+func (w *Watcher) Wake() <-chan struct{} { return w.wake }
 
 // Stop ends the collecting.
 func (w *Watcher) Stop() {
@@ -54,7 +49,7 @@ func (w *Watcher) Stop() {
 
 // Take returns what changed since the last call, oldest first. all says that
 // too much did, or that the state was restored: look at everything.
-func (w *Watcher) Take() (changes []Change, all bool) {
+func (w *Watcher) Take() (changes []state.Change, all bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	changes, all = w.pending, w.all
@@ -62,13 +57,13 @@ func (w *Watcher) Take() (changes []Change, all bool) {
 	return changes, all
 }
 
-func (ws *watchers) tell(index uint64, deltas []state.Delta) {
+func (ws *watchers) tell(c state.Change) {
 	ws.each(func(w *Watcher) {
 		if w.all {
 			return
 		}
-		w.pending = append(w.pending, Change{index, deltas})
-		if w.count += len(deltas); w.count > maxPending {
+		w.pending = append(w.pending, c)
+		if w.count += len(c.Deltas); w.count > maxPending {
 			w.pending, w.count, w.all = nil, 0, true
 		}
 	})
