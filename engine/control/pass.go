@@ -1,0 +1,243 @@
+package control
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/engine/api"
+	"orch/engine/reconcile"
+	"orch/engine/rollout"
+	"orch/engine/schedule"
+	"orch/engine/state"
+)
+
+// entrySize bounds the rows that one log entry changes.
+const entrySize = 2000
+
+// Pass is the outcome of looking at some services.
+type Pass struct {
+	Changes  []*api.Changes       // to be proposed in this order
+	Wake     map[string]time.Time // per service, when to look again
+	Unplaced []string             // services with tasks that no node fits
+}
+
+// Plan looks at the services named (unknown ones are passed over) as v shows
+// them at now. It is pure, and empty at the fixpoint.
+func Plan(v state.View, services []string, strategy rollout.Strategy, now time.Time) Pass {
+	p := planner{view: v, now: now, Pass: Pass{Wake: map[string]time.Time{}}, batch: &api.Changes{}}
+	for _, id := range services {
+		svc := v.Service(id)
+		if svc == nil {
+			continue
+		}
+		if r := v.Rollout(svc.RolloutId); r != nil {
+			advance, wake := rollout.Step(v, r, strategy, now)
+			p.wake(id, wake)
+			if advance != nil {
+				p.batch.Rollouts = append(p.batch.Rollouts, advance)
+				p.flush(false)
+				p.Wake[id] = now // its slots change: look again after that
+				continue
+			}
+		}
+		plan := reconcile.Service(v, svc, now)
+		p.wake(id, plan.Wake)
+		p.add(svc, plan)
+	}
+	p.place()
+	p.forgetStacks()
+	p.flush(true)
+	return p.Pass
+}
+
+type planner struct {
+	Pass
+	view  state.View
+	now   time.Time
+	batch *api.Changes
+	size  int
+
+	plans []planned
+}
+
+type planned struct {
+	svc  *api.Service
+	plan *reconcile.Plan
+}
+
+func (p *planner) wake(service string, at time.Time) {
+	if at.IsZero() {
+		return
+	}
+	if known, ok := p.Wake[service]; !ok || at.Before(known) {
+		p.Wake[service] = at
+	}
+}
+
+func (p *planner) add(svc *api.Service, plan *reconcile.Plan) {
+	p.plans = append(p.plans, planned{svc, plan})
+}
+
+// place finds nodes for the tasks of all plans, then puts the plans into
+// entries.
+func (p *planner) place() {
+	var requests []schedule.Request
+	var owner []int
+	for i, pl := range p.plans {
+		for _, t := range pl.plan.Place {
+			requests = append(requests, p.request(pl.svc, t))
+			owner = append(owner, i)
+		}
+	}
+	if len(requests) > 0 {
+		decisions := schedule.Place(p.view.Nodes(), p.view.Tasks(), p.specOf(), requests)
+		for i, d := range decisions {
+			p.decide(p.plans[owner[i]], requests[i].Task, d)
+		}
+	}
+	for _, pl := range p.plans {
+		p.merge(pl.plan.Changes)
+	}
+}
+
+func (p *planner) specOf() func(*api.Task) *api.TaskSpec {
+	known := map[string]*api.TaskSpec{}
+	return func(t *api.Task) *api.TaskSpec {
+		id := state.VersionID(t.ServiceId, t.Version)
+		s, ok := known[id]
+		if !ok {
+			s = p.view.Version(t.ServiceId, t.Version).GetTask()
+			known[id] = s
+		}
+		return s
+	}
+}
+
+// request pins tasks of global services, and those whose local volume is on
+// the node of the slot's earlier task.
+func (p *planner) request(svc *api.Service, t *api.Task) schedule.Request {
+	r := schedule.Request{Task: t, Service: svc, Spec: p.view.Version(svc.Id, t.Version).GetTask()}
+	if r.Spec == nil {
+		r.Spec = svc.Spec.Task
+	}
+	if svc.Spec.Mode == "global" {
+		if _, key, ok := cutSlot(t.SlotId); ok {
+			r.Pin, r.PinWhy = key, "its slot"
+		}
+		return r
+	}
+	for _, m := range r.Spec.Mounts {
+		if m.Type != "volume" {
+			continue
+		}
+		if node := p.lastNode(t); node != "" && p.view.Node(node) != nil {
+			r.Pin, r.PinWhy = node, "its volume "+m.Source
+		}
+	}
+	return r
+}
+
+func (p *planner) lastNode(t *api.Task) string {
+	for attempt := t.Attempt - 1; attempt > 0; attempt-- {
+		prev := p.view.Task(state.TaskID(t.SlotId, attempt))
+		if prev == nil {
+			return ""
+		}
+		if prev.NodeId != "" {
+			return prev.NodeId
+		}
+	}
+	return ""
+}
+
+func cutSlot(slot string) (service, key string, ok bool) {
+	for i := len(slot) - 1; i >= 0; i-- {
+		if slot[i] == '.' {
+			return slot[:i], slot[i+1:], true
+		}
+	}
+	return "", "", false
+}
+
+// decide puts a node, or the reason why there is none, on a task. A task
+// that is made in this plan is the plan's own and can be changed.
+func (p *planner) decide(pl planned, t *api.Task, d schedule.Decision) {
+	fresh := p.view.Task(t.Id) == nil
+	now := timestamppb.New(p.now)
+	switch {
+	case d.Node != "" && fresh:
+		t.NodeId, t.Wait = d.Node, nil
+		t.Status = &api.TaskStatus{TaskId: t.Id, State: api.TaskState_TASK_STATE_ASSIGNED, StateSince: now}
+	case d.Node != "":
+		pl.plan.Changes.Change = append(pl.plan.Changes.Change, &api.TaskChange{Id: t.Id, NodeId: d.Node})
+	default:
+		if n := len(p.Unplaced); n == 0 || p.Unplaced[n-1] != pl.svc.Id {
+			p.Unplaced = append(p.Unplaced, pl.svc.Id)
+		}
+		wait := &api.Wait{Reason: d.Reason, Since: now}
+		switch {
+		case fresh:
+			t.Wait = wait
+		case t.Wait.GetReason() != d.Reason:
+			if t.Wait != nil {
+				wait.Since = t.Wait.Since
+			}
+			pl.plan.Changes.Change = append(pl.plan.Changes.Change, &api.TaskChange{Id: t.Id, Wait: wait})
+		}
+	}
+}
+
+// merge puts c into entries. Slots go before their tasks; what belongs
+// together by id may be spread over entries, since each is safe on its own.
+func (p *planner) merge(c *api.Changes) {
+	for _, s := range c.PutSlots {
+		p.batch.PutSlots = append(p.batch.PutSlots, s)
+		p.grow()
+	}
+	for _, t := range c.Create {
+		p.batch.Create = append(p.batch.Create, t)
+		p.grow()
+	}
+	for _, ch := range c.Change {
+		p.batch.Change = append(p.batch.Change, ch)
+		p.grow()
+	}
+	for _, id := range c.DeleteTasks {
+		p.batch.DeleteTasks = append(p.batch.DeleteTasks, id)
+		p.grow()
+	}
+	p.batch.DeleteSlots = append(p.batch.DeleteSlots, c.DeleteSlots...)
+	p.batch.DeleteServices = append(p.batch.DeleteServices, c.DeleteServices...)
+	p.batch.Services = append(p.batch.Services, c.Services...)
+	p.size += len(c.DeleteSlots) + len(c.DeleteServices) + len(c.Services)
+	p.flush(false)
+}
+
+func (p *planner) grow() {
+	p.size++
+	p.flush(false)
+}
+
+func (p *planner) flush(all bool) {
+	if p.size >= entrySize || all && (p.size > 0 || len(p.batch.Rollouts)+len(p.batch.DeleteStacks) > 0) {
+		p.Changes = append(p.Changes, p.batch)
+		p.batch, p.size = &api.Changes{}, 0
+	}
+}
+
+// forgetStacks deletes removed stacks whose last services go in this pass.
+func (p *planner) forgetStacks() {
+	going := map[string]bool{}
+	for _, pl := range p.plans {
+		for _, id := range pl.plan.Changes.DeleteServices {
+			going[id] = true
+		}
+	}
+	for _, st := range p.view.Stacks() {
+		if st.Removed && !slices.ContainsFunc(p.view.ServicesOf(st.Name), func(s *api.Service) bool { return !going[s.Id] }) {
+			p.batch.DeleteStacks = append(p.batch.DeleteStacks, st.Name)
+		}
+	}
+}

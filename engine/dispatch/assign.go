@@ -1,0 +1,123 @@
+package dispatch
+
+import (
+	"log/slog"
+
+	"orch/engine/api"
+	"orch/engine/state"
+)
+
+// sentTasks is what a session has sent: what is desired of each task.
+type sentTasks map[string]api.TaskDesired
+
+// update says what to send so that the agent knows all that v has for node;
+// nil if it knows already. The first message of a session is full.
+func (sent sentTasks) update(v state.View, node string, open Opener, log *slog.Logger) *api.Assignments {
+	m := &api.Assignments{Full: len(sent) == 0}
+	seen := make(map[string]bool, len(sent))
+	a := assigner{view: v, open: open, log: log}
+	for _, t := range v.TasksOn(node) {
+		seen[t.Id] = true
+		known, was := sent[t.Id]
+		if was && known == t.Desired {
+			continue
+		}
+		sent[t.Id] = t.Desired
+		m.Tasks = append(m.Tasks, a.assignment(t, was))
+	}
+	for id := range sent {
+		if !seen[id] && id != "" {
+			delete(sent, id)
+			m.Removed = append(m.Removed, id)
+		}
+	}
+	sent[""] = 0 // a session that has sent something is not empty
+	if !m.Full && len(m.Tasks)+len(m.Removed) == 0 {
+		return nil
+	}
+	return m
+}
+
+// assigner makes assignments from one view.
+type assigner struct {
+	view state.View
+	open Opener
+	log  *slog.Logger
+}
+
+// assignment is all that the agent needs; of a task that it knows only what
+// changed.
+func (a assigner) assignment(t *api.Task, known bool) *api.Assignment {
+	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore}
+	if known {
+		return as
+	}
+	svc := a.view.Service(t.ServiceId)
+	if svc == nil {
+		return as
+	}
+	as.Stack, as.Service, as.Labels = svc.Stack, svc.Name, svc.Spec.Labels
+	as.Mode, as.Ports = svc.Spec.Mode, svc.Spec.Ports
+	as.Spec = a.view.Version(t.ServiceId, t.Version).GetTask()
+	if state.Ended(t.Status.GetState()) {
+		return as
+	}
+	for _, ref := range as.Spec.GetConfigs() {
+		if c := a.config(svc, ref); c != nil {
+			as.Files = append(as.Files, &api.TaskFile{Name: ref.Name, Path: ref.Path, Mode: ref.Mode, Content: c.Content})
+		}
+	}
+	for _, ref := range as.Spec.GetSecrets() {
+		if f := a.secret(svc, ref); f != nil {
+			as.Files = append(as.Files, f)
+		}
+	}
+	release := a.view.Release(svc.Stack, svc.Release)
+	for _, name := range as.Spec.GetNetworks() {
+		for _, n := range release.GetSpec().GetNetworks() {
+			if n.Name == name {
+				as.Networks = append(as.Networks, n)
+			}
+		}
+	}
+	for _, mount := range as.Spec.GetMounts() {
+		for _, vol := range release.GetSpec().GetVolumes() {
+			if mount.Type == "volume" && vol.Name == mount.Source {
+				as.Volumes = append(as.Volumes, vol)
+			}
+		}
+	}
+	return as
+}
+
+// config finds the content that a version was made with, in the newest
+// release that has it.
+func (a assigner) config(svc *api.Service, ref *api.FileRef) *api.ConfigSpec {
+	all := a.view.Releases(svc.Stack)
+	for i := len(all) - 1; i >= 0; i-- {
+		for _, c := range all[i].Spec.Configs {
+			if c.Name == ref.Name && c.Digest == ref.Digest {
+				return c
+			}
+		}
+	}
+	a.log.Error("a config's content is not kept any more", "service", svc.Id, "config", ref.Name)
+	return nil
+}
+
+func (a assigner) secret(svc *api.Service, ref *api.FileRef) *api.TaskFile {
+	for _, stack := range []string{svc.Stack, ""} {
+		for _, s := range a.view.SecretValues(stack, ref.Name) {
+			if s.Digest != ref.Digest {
+				continue
+			}
+			value, err := a.open(state.SecretID(stack, ref.Name), s.Sealed)
+			if err != nil {
+				a.log.Error("a secret can't be read", "service", svc.Id, "secret", ref.Name, "error", err)
+				return nil
+			}
+			return &api.TaskFile{Name: ref.Name, Path: ref.Path, Mode: ref.Mode, Content: value, Secret: true}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/engine/api"
+	"orch/engine/ca"
+	"orch/engine/state"
+)
+
+const (
+	heartbeat = time.Second
+	// downAfter without a word a node is down; a broken session is suspect
+	// at once and gets the rest of that time to come back.
+	downAfter = 3 * time.Second
+)
+
+// Store is what sessions need of the replicated state.
+type Store interface {
+	Propose(context.Context, *api.Command) (state.Result, error)
+	View() state.View
+}
+
+// Watcher tells what changed.
+type Watcher interface {
+	Wake() <-chan struct{}
+	Take() (changes []state.Change, all bool)
+	Stop()
+}
+
+// Opener decrypts a secret's value.
+type Opener func(name string, sealed []byte) ([]byte, error)
+
+// Dispatcher implements the AgentService of the leader.
+type Dispatcher struct {
+	Store  Store
+	Watch  func() Watcher
+	Open   Opener
+	Logger *slog.Logger
+
+	mu       sync.Mutex
+	sessions map[string]*session // by node id
+	leading  bool
+	reports  batch
+	logs     subscriptions
+}
+
+// session is one agent's stream. Its mutex is the dispatcher's.
+type session struct {
+	node   string
+	wake   chan struct{}
+	queue  []*api.EngineMessage // log requests
+	closed chan struct{}
+	end    sync.Once
+}
+
+func (s *session) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) close() { s.end.Do(func() { close(s.closed) }) }
+
+// Run serves sessions until ctx ends; only a leader runs it.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	w := d.Watch()
+	defer w.Stop()
+	d.mu.Lock()
+	d.sessions = map[string]*session{}
+	d.leading = true
+	d.mu.Unlock()
+	defer d.stop()
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { d.reports.run(ctx, d.Store) })
+	work.Go(func() { d.supervise(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.Wake():
+			changes, all := w.Take()
+			d.notify(changes, all)
+		}
+	}
+}
+
+func (d *Dispatcher) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.leading = false
+	for _, s := range d.sessions {
+		s.close()
+	}
+}
+
+// notify wakes the sessions of the nodes whose tasks changed.
+func (d *Dispatcher) notify(changes []state.Change, all bool) {
+	nodes := map[string]bool{}
+	for _, c := range changes {
+		for _, delta := range c.Deltas {
+			for _, row := range []any{delta.Before, delta.After} {
+				if t, ok := row.(*api.Task); ok && t != nil {
+					nodes[t.NodeId] = true
+				}
+			}
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, s := range d.sessions {
+		if all || nodes[id] {
+			s.poke()
+		}
+	}
+}
+
+// Session implements api.AgentService.
+func (d *Dispatcher) Session(ctx context.Context, stream *connect.BidiStream[api.AgentMessage, api.EngineMessage]) error {
+	first, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	who := ca.From(ctx)
+	switch {
+	case hello.GetNodeId() == "":
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("a session begins with a hello"))
+	case who.Role != ca.Agent || who.ID != hello.NodeId:
+		return connect.NewError(connect.CodePermissionDenied, errors.New("the certificate is not that of this node"))
+	}
+	s, err := d.begin(ctx, hello)
+	if err != nil {
+		return err
+	}
+	defer d.finish(s)
+	err = stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Welcome{Welcome: &api.Welcome{
+		ClusterId: d.Store.View().Cluster().GetId(), Heartbeat: durationpb.New(heartbeat),
+	}}})
+	if err != nil {
+		return err
+	}
+	received := make(chan error, 1)
+	heard := make(chan struct{}, 1)
+	go func() { // ends with the stream, which ends when this returns
+		received <- d.receive(s, stream, heard)
+	}()
+	return d.send(ctx, s, stream, received, heard)
+}
+
+func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) {
+	d.mu.Lock()
+	leading := d.leading
+	d.mu.Unlock()
+	if !leading {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("this engine does not lead"))
+	}
+	if err := d.enlist(ctx, h); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	if err := d.reports.add(ctx, &api.ReportStatus{NodeId: h.NodeId, Statuses: h.Running}); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	s := &session{node: h.NodeId, wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	s.poke()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.leading {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("this engine does not lead"))
+	}
+	if old := d.sessions[h.NodeId]; old != nil {
+		old.close()
+	}
+	d.sessions[h.NodeId] = s
+	return s, nil
+}
+
+// enlist puts the node's row right: it is up, and this is what it is.
+func (d *Dispatcher) enlist(ctx context.Context, h *api.Hello) error {
+	now := timestamppb.Now()
+	c := &api.Command{Time: now, Version: state.CommandSet}
+	if d.Store.View().Node(h.NodeId) == nil {
+		c.Kind = &api.Command_PutNode{PutNode: &api.Node{
+			Id: h.NodeId, Name: h.Name, Role: "engine", Availability: "active", Status: "up", StatusSince: now, Facts: h.Facts, CreatedAt: now,
+		}}
+	} else {
+		c.Kind = &api.Command_SetNode{SetNode: &api.SetNode{Id: h.NodeId, Status: "up", Facts: h.Facts}}
+	}
+	_, err := d.Store.Propose(ctx, c)
+	return err
+}
+
+func (d *Dispatcher) finish(s *session) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.close()
+	if d.sessions[s.node] == s {
+		delete(d.sessions, s.node)
+	}
+}
+
+func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMessage, api.EngineMessage], heard chan<- struct{}) error {
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+		switch k := m.Kind.(type) {
+		case *api.AgentMessage_Report:
+			k.Report.NodeId = s.node
+			// The batch is applied in its own time; order is kept.
+			d.reports.enqueue(k.Report)
+		case *api.AgentMessage_Facts:
+			d.reports.enqueueFacts(s.node, k.Facts)
+		}
+	}
+}
+
+// send writes to the stream, and ends the session when the agent falls
+// silent.
+func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiStream[api.AgentMessage, api.EngineMessage], received <-chan error, heard <-chan struct{}) error {
+	silence := time.NewTimer(downAfter)
+	defer silence.Stop()
+	sent := sentTasks{}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-received:
+			return err
+		case <-s.closed:
+			return connect.NewError(connect.CodeUnavailable, errors.New("the session is over"))
+		case <-heard:
+			silence.Reset(downAfter)
+		case <-silence.C:
+			return connect.NewError(connect.CodeDeadlineExceeded, errors.New("no heartbeat"))
+		case <-s.wake:
+			if m := sent.update(d.Store.View(), s.node, d.Open, d.Logger); m != nil {
+				if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Assignments{Assignments: m}}); err != nil {
+					return err
+				}
+			}
+			d.mu.Lock()
+			queue := s.queue
+			s.queue = nil
+			d.mu.Unlock()
+			for _, m := range queue {
+				if err := stream.Send(m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// supervise marks nodes down that have had no session for downAfter.
+func (d *Dispatcher) supervise(ctx context.Context) {
+	missing := map[string]time.Time{}
+	tick := time.NewTicker(heartbeat / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		for _, n := range d.Store.View().Nodes() {
+			d.mu.Lock()
+			present := d.sessions[n.Id] != nil
+			d.mu.Unlock()
+			if present || n.Status != "up" {
+				delete(missing, n.Id)
+				continue
+			}
+			since, known := missing[n.Id]
+			if !known {
+				missing[n.Id] = now
+			} else if now.Sub(since) >= downAfter {
+				_, err := d.Store.Propose(ctx, &api.Command{
+					Time: timestamppb.New(now), Version: state.CommandSet,
+					Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "down", StatusReason: "it has not been heard of for " + downAfter.String()}},
+				})
+				if err != nil && ctx.Err() == nil {
+					d.Logger.Warn("cannot mark a node down", "node", n.Name, "error", err)
+				}
+			}
+		}
+	}
+}
