@@ -24,6 +24,8 @@ type Run struct {
 	Path     string // put before PATH, for the process runtime
 	Port     int    // of the dashboard; 0: 8888
 	Say      func(format string, args ...any)
+	// Inspect, where set, is called by Check while everything runs.
+	Inspect func(context.Context) error
 
 	cmd    *exec.Cmd
 	exited chan error
@@ -114,6 +116,11 @@ func (r *Run) Check(ctx context.Context, limit time.Duration, docker *Docker) (e
 			return errors.Join(o.err, r.stop())
 		}
 		r.Say("the dashboard at %s has %s", r.URL(), o.points)
+	}
+	if r.Inspect != nil {
+		if err := r.Inspect(ctx); err != nil {
+			return errors.Join(err, r.stop())
+		}
 	}
 	r.Say("sending SIGINT to orch …")
 	if err := r.stop(); err != nil {
