@@ -31,7 +31,7 @@ type Run struct {
 
 	Problems []Problem // errors, in the order found
 	Warnings []Problem
-	Spec     *api.StackSpec // of the stack() call, nil before it
+	Spec     *api.StackSpec            // of the stack() call, nil before it
 	Used     map[string]starlark.Value // params that param() was called for, with their values
 
 	stackAt syntax.Position

@@ -59,7 +59,7 @@ Attributes: .name, .image, .replicas, .host (its address where the reader's task
 		{Name: "spread", Kind: list(textKind), Default: "[]", Doc: `Node keys to spread tasks over: "node.labels.zone".`},
 		{Name: "max_per_node", Kind: countKind, Default: "0", Doc: "Tasks a node at most; 0 means no limit."},
 		{Name: "update", Kind: kindOf("rollout"), Default: "None", Doc: "How a new version is rolled out; None means rollout()."},
-		{Name: "rollback", Kind: kindOf("rollout"), Default: "None", Doc: "How a failed one is rolled back; None means rollout(on_failure = \"pause\")."},
+		{Name: "rollback", Kind: kindOf("rollout"), Default: "None", Doc: "How a failed one is rolled back; None means rollout(on_failure = \"pause\") in update's order."},
 		{Name: "restart", Kind: kindOf("restart"), Default: "None", Doc: "When ended tasks are replaced; None means restart()."},
 		{Name: "drain", Kind: durationKind, Default: `"10s"`, Doc: "Time between leaving rotation and the stop signal."},
 	}, running...),
@@ -164,7 +164,8 @@ func (c *call) servicePart(s *api.ServiceSpec) {
 		s.Restart = &api.RestartPolicy{Condition: "any", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
 	}
 	t.HostPorts = hostPorts(t.Runtime, s.Ports)
-	s.Update, s.Rollback = c.rolloutOf("update", s), c.rolloutOf("rollback", s)
+	s.Update = c.rolloutOf("update", s)
+	s.Rollback = c.rolloutOf("rollback", s)
 }
 
 // hostPorts are the ports that a task itself occupies: a process binds on
@@ -207,6 +208,8 @@ func (c *call) rolloutOf(name string, s *api.ServiceSpec) *api.RolloutPolicy {
 	}
 	fixed := len(s.Task.HostPorts) > 0
 	switch {
+	case r.Order == "" && name == "rollback":
+		r.Order = s.Update.Order
 	case r.Order == "" && fixed:
 		r.Order = "stop-first"
 	case r.Order == "":

@@ -59,8 +59,7 @@ func failBuiltin() *starlark.Builtin {
 var composeFunc = &Func{Name: "compose", Doc: "Reads a Compose file. Not supported yet.", Returns: "struct of services",
 	Params: []Param{{Name: "path", Kind: textKind, Position: true, Doc: "The Compose file."}},
 	build: func(c *call) (starlark.Value, error) {
-		c.errorf("", "reading Compose files is not supported yet; write the services with service()")
-		return nil, ErrFail{"compose is not supported yet"}
+		return nil, ErrFail{"compose: reading Compose files is not supported yet; write the services with service()"}
 	}}
 
 // timeModule is durations alone: what tells the time or knows zones would

@@ -79,7 +79,7 @@ var dockerOnly = []string{"hostname", "init", "cap_add", "cap_drop", "devices", 
 func (c *call) runtimeRules(s *api.ServiceSpec) {
 	t := s.Task
 	if t.Runtime == "docker" {
-		if t.Image == "" {
+		if t.Image == "" && !c.bad {
 			c.errorf("", "runtime \"docker\" needs an image")
 		}
 		if strings.ContainsAny(t.Image, " \t\n") {
@@ -90,7 +90,7 @@ func (c *call) runtimeRules(s *api.ServiceSpec) {
 		}
 		return
 	}
-	if len(t.Command)+len(t.Entrypoint) == 0 {
+	if len(t.Command)+len(t.Entrypoint) == 0 && !c.bad {
 		what := "needs an image, or a command to run as a process"
 		if c.has("runtime") {
 			what = `runtime "process" needs a command`

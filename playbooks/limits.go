@@ -1,0 +1,72 @@
+package playbooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/metrics"
+	"sync"
+	"time"
+
+	"go.starlark.net/starlark"
+)
+
+// Limits of one evaluation.
+const (
+	DefaultMaxSteps  = 50_000_000
+	DefaultMaxTime   = 10 * time.Second
+	DefaultMaxMemory = 512 << 20
+)
+
+// guard cancels the thread when it passes a limit, saying which. The
+// function it returns ends the watch and waits for it.
+func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
+	steps, limit, memory := o.MaxSteps, o.MaxTime, o.MaxMemory
+	if steps == 0 {
+		steps = DefaultMaxSteps
+	}
+	if limit == 0 {
+		limit = DefaultMaxTime
+	}
+	if memory == 0 {
+		memory = DefaultMaxMemory
+	}
+	thread.SetMaxExecutionSteps(steps)
+	thread.OnMaxSteps = func(t *starlark.Thread) {
+		t.Cancel(fmt.Sprintf("the playbook took more than %d steps; is there a loop that is too long?", steps))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		before := heap()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+					thread.Cancel(fmt.Sprintf("the playbook took longer than %v", limit))
+				} else {
+					thread.Cancel("interrupted")
+				}
+				return
+			case <-tick.C:
+				if now := heap(); now > before && now-before > memory {
+					thread.Cancel(memoryMessage(memory))
+				}
+			}
+		}
+	})
+	return func() { cancel(); watch.Wait() }
+}
+
+func memoryMessage(limit uint64) string {
+	return fmt.Sprintf("the playbook used more than %d MiB of memory", limit>>20)
+}
+
+// heap is the size of all objects, garbage included, in bytes.
+func heap() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
