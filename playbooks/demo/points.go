@@ -62,7 +62,7 @@ func chronografPoints(ctx context.Context, base string) (string, error) {
 	}
 	query := `{"db": "telegraf", "epoch": "ms", "query": "SELECT count(usage_user) FROM cpu WHERE time > now() - 5m"}`
 	if err := getJSON(ctx, base+list.Sources[0].Links.Proxy, query, &answer); err != nil {
-		return "", fmt.Errorf("Chronograf cannot ask InfluxDB: %w", err)
+		return "", fmt.Errorf("cannot ask InfluxDB through Chronograf: %w", err)
 	}
 	for _, r := range answer.Results.Results {
 		for _, s := range r.Series {

@@ -83,7 +83,16 @@ func telegrafWrites(ctx context.Context, influx string) error {
 	if age := time.Since(first); age > time.Minute {
 		return fmt.Errorf("Telegraf's last reading is %s old", age)
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no reading came after that of %s", first)
+		case <-again.C:
+		}
 		next, err := lastUsage(ctx, influx)
 		if err != nil {
 			return err
@@ -92,7 +101,6 @@ func telegrafWrites(ctx context.Context, influx string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no reading came after that of %s", first)
 }
 
 func lastUsage(ctx context.Context, influx string) (time.Time, error) {
