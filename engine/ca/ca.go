@@ -33,7 +33,7 @@ const (
 const (
 	caLife    = 20 * 365 * 24 * time.Hour
 	life      = 365 * 24 * time.Hour // engines issue their own anew at each start
-	backdated = time.Hour // for clocks that are behind
+	backdated = time.Hour            // for clocks that are behind
 
 	// ServerName is the name that every engine's certificate has, so that
 	// engines may change their addresses.

@@ -1,0 +1,271 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"orch/agent/task"
+	"orch/engine/api"
+)
+
+// Publisher keeps the published ports of this node leading to the tasks that
+// are in rotation.
+type Publisher interface {
+	// Publish replaces all routes: of each port, the addresses it leads to.
+	Publish(routes []Route)
+}
+
+// Route is one published port.
+type Route struct {
+	Port    uint32
+	HostIP  string
+	Targets []string // host:port, those in rotation; may be empty
+}
+
+// Checks asks a task whether it is healthy until ctx ends, and says each
+// time that the answer changes.
+type Checks func(ctx context.Context, check *api.HealthCheck, address string,
+	exec func(ctx context.Context, argv []string) (int, string, error), report func(healthy bool, reason string))
+
+// Config is what a worker is made of. Every field but Publisher is needed.
+type Config struct {
+	Cluster   string
+	Runtimes  []Runtime
+	Checks    Checks
+	Publisher Publisher // nil: published ports are not served
+	Logger    *slog.Logger
+}
+
+// Worker runs the tasks of one node.
+type Worker struct {
+	Config
+	runtimes map[string]Runtime
+	wake     chan struct{} // statuses to report
+
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil before
+	work    sync.WaitGroup
+	actors  map[string]*actor
+	changed map[string]bool // task ids with an unreported status
+	routes  chan struct{}   // routes may have changed
+}
+
+// New makes a worker; Run makes it work.
+func New(c Config) *Worker {
+	w := &Worker{
+		Config: c, runtimes: map[string]Runtime{}, wake: make(chan struct{}, 1), routes: make(chan struct{}, 1),
+		actors: map[string]*actor{}, changed: map[string]bool{},
+	}
+	for _, r := range c.Runtimes {
+		w.runtimes[r.Name()] = r
+	}
+	return w
+}
+
+// Run works until ctx ends. Tasks go on running; a later worker adopts them.
+func (w *Worker) Run(ctx context.Context) error {
+	w.mu.Lock()
+	w.ctx = ctx
+	for _, a := range w.actors {
+		w.launch(a)
+	}
+	w.mu.Unlock()
+	w.work.Go(func() { w.publish(ctx) })
+	<-ctx.Done()
+	w.mu.Lock()
+	w.ctx = nil
+	w.mu.Unlock()
+	w.work.Wait()
+	return ctx.Err()
+}
+
+// launch begins an actor's goroutine; w.mu is held.
+func (w *Worker) launch(a *actor) {
+	ctx := w.ctx
+	if ctx == nil || a.launched {
+		return
+	}
+	a.launched = true
+	w.work.Go(func() {
+		a.run(ctx)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		a.launched = false
+		if a.forgotten && w.actors[a.t.ID] == a {
+			delete(w.actors, a.t.ID)
+			w.prune(ctx)
+		}
+	})
+}
+
+// Assign takes what the engine says should run here.
+func (w *Worker) Assign(m *api.Assignments) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	listed := map[string]bool{}
+	for _, as := range m.Tasks {
+		listed[as.TaskId] = true
+		a := w.actors[as.TaskId]
+		if a == nil {
+			if as.Spec == nil {
+				w.Logger.Error("the engine changed a task that this agent does not have", "task", as.TaskId)
+				continue
+			}
+			a = w.newActor(as)
+			w.actors[as.TaskId] = a
+			w.launch(a)
+			continue
+		}
+		a.assign(as)
+	}
+	for _, id := range m.Removed {
+		if a := w.actors[id]; a != nil {
+			a.remove()
+		}
+	}
+	if m.Full {
+		for id, a := range w.actors {
+			if !listed[id] {
+				a.remove()
+			}
+			// A new session has heard nothing yet.
+			w.changed[id] = true
+		}
+		w.poke()
+		w.sweep(listed)
+	}
+	w.reroute()
+}
+
+// sweep ends what runs here for the cluster although no engine knows it.
+func (w *Worker) sweep(listed map[string]bool) {
+	ctx := w.ctx
+	if ctx == nil {
+		return
+	}
+	known := map[string]bool{}
+	for id := range w.actors {
+		known[id] = true
+	}
+	for id := range listed {
+		known[id] = true
+	}
+	w.work.Go(func() {
+		for _, r := range w.Runtimes {
+			found, err := r.List(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					w.Logger.Warn("cannot list what runs here", "runtime", r.Name(), "error", err)
+				}
+				continue
+			}
+			for _, o := range found {
+				if !known[o.TaskID] {
+					w.Logger.Info("removing a task that the cluster does not know", "task", o.TaskID)
+					w.end(ctx, r, o.TaskID)
+				}
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.prune(ctx)
+	})
+}
+
+func (w *Worker) end(ctx context.Context, r Runtime, id string) {
+	if err := r.Stop(ctx, &task.Task{ID: id, Cluster: w.Cluster, Spec: &api.TaskSpec{}}); err != nil {
+		w.Logger.Warn("cannot stop a task", "task", id, "error", err)
+		return
+	}
+	if err := r.Remove(ctx, id); err != nil {
+		w.Logger.Warn("cannot remove a task", "task", id, "error", err)
+	}
+}
+
+// prune lets runtimes drop the networks of stacks that are gone; w.mu is held.
+func (w *Worker) prune(ctx context.Context) {
+	keep := map[string]bool{}
+	for _, a := range w.actors {
+		if !a.forgotten && !a.over() {
+			keep[a.t.Stack] = true
+		}
+	}
+	w.work.Go(func() {
+		for _, r := range w.Runtimes {
+			if err := r.Prune(ctx, keep); err != nil && ctx.Err() == nil {
+				w.Logger.Warn("cannot remove what stacks left behind", "runtime", r.Name(), "error", err)
+			}
+		}
+	})
+}
+
+// Changed has a value when Statuses has something new.
+func (w *Worker) Changed() <-chan struct{} { return w.wake }
+
+// Statuses returns the statuses that changed since the last call.
+func (w *Worker) Statuses() []*api.TaskStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []*api.TaskStatus
+	for id := range w.changed {
+		if a := w.actors[id]; a != nil {
+			if s := a.report(); s != nil {
+				all = append(all, s)
+			}
+		}
+	}
+	clear(w.changed)
+	return all
+}
+
+// All returns every status, for the hello of a new session.
+func (w *Worker) All() []*api.TaskStatus {
+	w.mu.Lock()
+	for id := range w.actors {
+		w.changed[id] = true
+	}
+	w.mu.Unlock()
+	return w.Statuses()
+}
+
+// Running counts tasks that are not over.
+func (w *Worker) Running() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, a := range w.actors {
+		if !a.over() {
+			n++
+		}
+	}
+	return n
+}
+
+// Facts asks every runtime whether it can be used.
+func (w *Worker) Facts(ctx context.Context) []*api.RuntimeFacts {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all := make([]*api.RuntimeFacts, len(w.Runtimes))
+	var wg sync.WaitGroup
+	for i, r := range w.Runtimes {
+		wg.Go(func() { all[i] = r.Facts(ctx) })
+	}
+	wg.Wait()
+	return all
+}
+
+func (w *Worker) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Worker) reroute() {
+	select {
+	case w.routes <- struct{}{}:
+	default:
+	}
+}
