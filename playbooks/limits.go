@@ -38,6 +38,8 @@ func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	var watch sync.WaitGroup
 	watch.Go(func() {
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}} // garbage included
+		heap := func() uint64 { metrics.Read(sample); return sample[0].Value.Uint64() }
 		before := heap()
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
@@ -62,11 +64,4 @@ func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
 
 func memoryMessage(limit uint64) string {
 	return fmt.Sprintf("the playbook used more than %d MiB of memory", limit>>20)
-}
-
-// heap is the size of all objects, garbage included, in bytes.
-func heap() uint64 {
-	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(s)
-	return s[0].Value.Uint64()
 }
