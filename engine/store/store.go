@@ -52,6 +52,7 @@ type Store struct {
 	leading chan bool
 	trans   *raft.NetworkTransport
 	bolt    io.Closer
+	disk    *patient
 	watchers
 }
 
@@ -71,6 +72,7 @@ func Open(c Config) (*Store, error) {
 			c.Timing = loneTiming
 		}
 	}
+	s.disk = newPatient(logs, stable, c.Logger)
 	logger := raftLogger(c.Logger)
 	rc := raft.DefaultConfig()
 	rc.LocalID = s.id
@@ -85,7 +87,7 @@ func Open(c Config) (*Store, error) {
 	s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.Layer, MaxPool: 3, Timeout: 10 * time.Second, Logger: logger,
 	})
-	if s.raft, err = raft.NewRaft(rc, &fsm{s}, logs, stable, snaps, s.trans); err != nil {
+	if s.raft, err = raft.NewRaft(rc, &fsm{s}, s.disk, s.disk, snaps, s.trans); err != nil {
 		s.trans.Close()
 		s.closeBolt()
 		return nil, fmt.Errorf("cannot start raft: %w", err)
@@ -173,21 +175,38 @@ func (s *Store) Propose(ctx context.Context, c *api.Command) (state.Result, erro
 	if err != nil {
 		return state.Result{}, fmt.Errorf("cannot encode the command: %w", err)
 	}
+	trouble, err := s.disk.state()
+	if err != nil {
+		return state.Result{}, err
+	}
 	timeout := 10 * time.Second
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(d))
 	}
 	f := s.raft.Apply(data, timeout)
-	if err := f.Error(); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends when raft answers, at its shutdown at the latest
+	select {
+	case err = <-done:
+	case <-trouble:
+		if _, err = s.disk.state(); err == nil {
+			err = <-done // it was over at once
+		} else {
+			return state.Result{}, fmt.Errorf("%w: %w", ErrLost, err)
+		}
+	case <-ctx.Done():
+		return state.Result{}, fmt.Errorf("%w: %w", ErrLost, ctx.Err())
+	}
+	if err != nil {
 		return state.Result{}, s.explain(err)
 	}
 	r := f.Response().(state.Result)
 	return r, r.Err
 }
 
-// ErrLost says that leadership went while a command was under way: it may or
-// may not have been committed.
-var ErrLost = errors.New("leadership was lost while the change was under way: look whether it happened")
+// ErrLost says that a command's outcome is not known: it may or may not be
+// committed.
+var ErrLost = errors.New("the change was under way and may still happen")
 
 func (s *Store) explain(err error) error {
 	switch {
@@ -247,6 +266,7 @@ func (s *Store) Close() error {
 			}
 		}
 	}
+	close(s.disk.closing)
 	err := s.raft.Shutdown().Error()
 	s.trans.Close()
 	s.closeBolt()

@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Lock takes a data folder for this process. The lock goes with the process,
+// however that ends.
+func Lock(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the data folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cannot lock the data folder %s: %w", dir, err)
+		}
+		return nil, &InUseError{Dir: dir, PID: holder(f)}
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintln(f, os.Getpid()) // for people; the lock is what counts
+	}
+	return func() { f.Close() }, nil
+}
+
+func holder(f *os.File) string {
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0)
+	return strings.TrimSpace(string(b[:n]))
+}
+
+// InUseError says that another process has the data folder.
+type InUseError struct{ Dir, PID string }
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("the data folder %s is in use by another orch (process %s)", e.Dir, e.PID)
+}
+
+// identity reads the node's id, or makes one.
+func identity(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	switch {
+	case err == nil && len(strings.TrimSpace(string(b))) > 0:
+		return strings.TrimSpace(string(b)), nil
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("cannot read the node's id: %w", err)
+	}
+	id := newID()
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("cannot keep the node's id: %w", err)
+	}
+	return id, nil
+}
+
+// newID is 80 random bits as 16 lower-case letters and digits.
+func newID() string {
+	b := make([]byte, 10)
+	if _, err := rand.Read(b); err != nil {
+		panic(err)
+	}
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b))
+}

@@ -1,0 +1,197 @@
+package operator
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/engine/api"
+	"orch/engine/spec"
+	"orch/engine/state"
+)
+
+// ringSize events are remembered.
+const ringSize = 4096
+
+// Ring remembers the newest events and tells those who follow.
+type Ring struct {
+	mu   sync.Mutex
+	all  []*api.Event // oldest first
+	next uint64       // number of the next event ever
+	news chan struct{}
+}
+
+// NewRing makes an empty ring.
+func NewRing() *Ring { return &Ring{news: make(chan struct{})} }
+
+// Add takes what log entries changed.
+func (r *Ring) Add(changes []state.Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.next
+	for _, c := range changes {
+		for _, d := range c.Deltas {
+			for _, e := range Describe(d) {
+				e.Time, e.Index = timestamppb.New(c.Time), c.Index
+				r.all = append(r.all, e)
+				r.next++
+			}
+		}
+	}
+	if n := len(r.all) - ringSize; n > 0 {
+		r.all = append([]*api.Event(nil), r.all[n:]...)
+	}
+	if r.next != before {
+		close(r.news)
+		r.news = make(chan struct{})
+	}
+}
+
+// Since returns the events from number from on that are still remembered,
+// the number after them, and a channel that closes when there are more.
+func (r *Ring) Since(from uint64) (events []*api.Event, next uint64, more <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := r.next - uint64(len(r.all))
+	from = max(from, first)
+	return append([]*api.Event(nil), r.all[from-first:]...), r.next, r.news
+}
+
+// Describe tells what an operator would care about in one row's change.
+func Describe(d state.Delta) []*api.Event {
+	switch after := d.After.(type) {
+	case *api.Task:
+		before, _ := d.Before.(*api.Task)
+		return taskEvent(before, after)
+	case *api.Node:
+		before, _ := d.Before.(*api.Node)
+		return nodeEvent(before, after)
+	case *api.Release:
+		if d.Before == nil {
+			return []*api.Event{{Scope: "stack", Type: "release.created", Stack: after.Stack, Message: fmt.Sprintf("release %d (%s)", after.Number, after.Cause)}}
+		}
+	case *api.Stack:
+		before, _ := d.Before.(*api.Stack)
+		return stackEvent(before, after)
+	case *api.Service:
+		before, _ := d.Before.(*api.Service)
+		return serviceEvent(before, after)
+	case *api.Rollout:
+		before, _ := d.Before.(*api.Rollout)
+		return rolloutEvent(before, after)
+	case nil:
+		switch gone := d.Before.(type) {
+		case *api.Service:
+			return []*api.Event{{Scope: "service", Type: "service.removed", Stack: gone.Stack, Service: gone.Name}}
+		case *api.Stack:
+			return []*api.Event{{Scope: "stack", Type: "stack.removed", Stack: gone.Name}}
+		case *api.Node:
+			return []*api.Event{{Scope: "node", Type: "node.removed", Node: gone.Name}}
+		}
+	}
+	return nil
+}
+
+// StateName is a task state as people and JSON read it: "running".
+func StateName(s api.TaskState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "TASK_STATE_"))
+}
+
+func taskEvent(before, after *api.Task) []*api.Event {
+	stack, service := spec.SplitServiceID(after.ServiceId)
+	e := &api.Event{Scope: "task", Stack: stack, Service: service, Task: after.Id, Node: after.NodeId, Message: after.Status.GetMessage()}
+	was, is := before.GetStatus(), after.Status
+	switch {
+	case before == nil || was.GetState() != is.GetState():
+		e.Type = "task." + StateName(is.GetState())
+		if e.Message == "" {
+			e.Message = after.Wait.GetReason()
+		}
+	case was.GetReady() != is.GetReady():
+		e.Type = "task.unready"
+		if is.GetReady() {
+			e.Type = "task.ready"
+		}
+	case before.Wait.GetReason() != after.Wait.GetReason() && after.Wait != nil:
+		e.Type, e.Message = "task.waits", after.Wait.Reason
+	default:
+		return nil
+	}
+	return []*api.Event{e}
+}
+
+func nodeEvent(before, after *api.Node) []*api.Event {
+	e := &api.Event{Scope: "node", Node: after.Name, Message: after.StatusReason}
+	switch {
+	case before == nil:
+		e.Type = "node.joined"
+	case before.Status != after.Status:
+		e.Type = "node." + after.Status
+	case before.Availability != after.Availability:
+		e.Type, e.Message = "node.availability", after.Availability
+	default:
+		return nil
+	}
+	return []*api.Event{e}
+}
+
+func stackEvent(before, after *api.Stack) []*api.Event {
+	e := &api.Event{Scope: "stack", Stack: after.Name}
+	switch {
+	case before == nil:
+		e.Type = "stack.created"
+	case !before.Stopped && after.Stopped:
+		e.Type = "stack.stopping"
+	case before.Stopped && !after.Stopped:
+		e.Type = "stack.started"
+	case !before.Removed && after.Removed:
+		e.Type = "stack.removing"
+	default:
+		return nil
+	}
+	return []*api.Event{e}
+}
+
+func serviceEvent(before, after *api.Service) []*api.Event {
+	e := &api.Event{Scope: "service", Stack: after.Stack, Service: after.Name}
+	switch {
+	case before == nil:
+		e.Type = "service.created"
+	case before.Version != after.Version:
+		e.Type, e.Message = "service.version", before.Version+" -> "+after.Version
+	case before.Spec.GetReplicas() != after.Spec.GetReplicas():
+		e.Type, e.Message = "service.scaled", fmt.Sprintf("%d -> %d", before.Spec.Replicas, after.Spec.Replicas)
+	case after.Run != nil && before.Run.GetNumber() != after.Run.Number:
+		e.Type, e.Message = "job.started", fmt.Sprintf("run %d", after.Run.Number)
+	case after.Run.GetOutcome() != before.Run.GetOutcome():
+		e.Type, e.Message = "job."+after.Run.Outcome, after.Run.Reason
+	default:
+		return nil
+	}
+	return []*api.Event{e}
+}
+
+func rolloutEvent(before, after *api.Rollout) []*api.Event {
+	stack, service := spec.SplitServiceID(after.ServiceId)
+	e := &api.Event{Scope: "rollout", Stack: stack, Service: service, Message: after.Reason}
+	switch {
+	case before == nil:
+		e.Type, e.Message = "rollout.started", after.FromVersion+" -> "+after.ToVersion
+	case before.Outcome != after.Outcome && after.Outcome != "":
+		e.Type = "rollout." + after.Outcome
+	case before.Phase != after.Phase:
+		e.Type = "rollout.rollback"
+	case len(before.Journal) < len(after.Journal):
+		op := after.Journal[len(after.Journal)-1]
+		e.Type, e.Message = "rollout."+op.Kind, strings.Join(op.Slots, " ")
+		if op.Kind == "pause" {
+			e.Message = op.Duration.AsDuration().Round(time.Millisecond).String()
+		}
+	default:
+		return nil
+	}
+	return []*api.Event{e}
+}

@@ -1,0 +1,298 @@
+// Package status says in an operator's words how a stack and its services
+// are, and why they aren't further. It is pure.
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"orch/engine/api"
+	"orch/engine/reconcile"
+	"orch/engine/state"
+)
+
+// crashLoop failures in a row, never having been ready, make a service count
+// as failed for those who wait for it; it is retried all the same.
+const crashLoop = 5
+
+// Stack sums up a stack; nil if there is none.
+func Stack(v state.View, name string, now time.Time) *api.StackStatus {
+	st := v.Stack(name)
+	if st == nil {
+		return nil
+	}
+	out := &api.StackStatus{Stack: name, Release: st.Release, Stopped: st.Stopped, Removed: st.Removed, Converged: true}
+	for _, svc := range v.ServicesOf(name) {
+		s := Service(v, svc, now)
+		out.Converged = out.Converged && s.Converged
+		out.Failed = out.Failed || s.Failed
+		out.Services = append(out.Services, s)
+	}
+	return out
+}
+
+// Service sums up one service.
+func Service(v state.View, svc *api.Service, now time.Time) *api.ServiceStatus {
+	s := summary{view: v, svc: svc, now: now, ServiceStatus: &api.ServiceStatus{
+		Name: svc.Name, Mode: svc.Spec.Mode, Version: svc.Version, Release: svc.Release,
+		Image: svc.Spec.GetTask().GetImage(), Runtime: svc.Spec.GetTask().GetRuntime(), Since: svc.UpdatedAt,
+	}}
+	s.rollout = v.Rollout(svc.RolloutId)
+	s.Rollout = s.rollout
+	for _, p := range svc.Spec.Ports {
+		if p.Publish > 0 {
+			s.Ports = append(s.Ports, p)
+		}
+	}
+	s.count()
+	s.judge()
+	return s.ServiceStatus
+}
+
+type summary struct {
+	*api.ServiceStatus
+	view    state.View
+	svc     *api.Service
+	now     time.Time
+	rollout *api.Rollout
+
+	live, settled int
+	completed     int
+	gaveUp        string
+	looping       string
+}
+
+func (s *summary) count() {
+	slots := s.view.SlotsOf(s.svc.Id)
+	s.Want = int32(len(slots))
+	if s.svc.Spec.Mode == "replicated" {
+		s.Want = s.svc.Spec.Replicas
+	}
+	if s.svc.Spec.Mode == "job" {
+		s.Want = max(s.svc.Spec.Job.GetCompletions(), 1)
+	}
+	tasks := map[string][]*api.Task{}
+	for _, t := range s.view.TasksOf(s.svc.Id) {
+		tasks[t.SlotId] = append(tasks[t.SlotId], t)
+	}
+	slices.SortFunc(slots, func(a, b *api.Slot) int {
+		return cmp.Or(cmp.Compare(len(a.Key), len(b.Key)), strings.Compare(a.Key, b.Key))
+	})
+	for _, slot := range slots {
+		ts := tasks[slot.Id]
+		slices.SortFunc(ts, func(a, b *api.Task) int { return cmp.Compare(a.Attempt, b.Attempt) })
+		s.slot(slot, ts)
+	}
+}
+
+// slot adds one slot's tasks to the sums.
+func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
+	live, ready := 0, false
+	for _, t := range tasks {
+		st := t.Status
+		if state.Ended(st.GetState()) {
+			continue
+		}
+		live++
+		if st.GetState() >= api.TaskState_TASK_STATE_STARTING && st.GetState() <= api.TaskState_TASK_STATE_RUNNING {
+			s.Running++
+		}
+		if serving(t) {
+			s.Ready++
+			ready = ready || t.Version == slot.Version && slot.Version == s.svc.Version
+		} else if s.Reason == "" && t.Desired == api.TaskDesired_TASK_DESIRED_RUN {
+			s.Reason, s.Deadline = Reason(t), t.Wait.GetDeadline()
+			if st.GetStateSince() != nil {
+				s.Since = st.StateSince
+			}
+			if t.Wait != nil && t.Wait.Since != nil {
+				s.Since = t.Wait.Since
+			}
+		}
+		if t.Failures >= crashLoop && st.GetReadySince() == nil {
+			s.looping = fmt.Sprintf("%s failed %d times in a row: %s", slot.Id, t.Failures, lastMessage(tasks))
+		}
+		if d := t.Wait.GetDeadline(); d != nil && t.NotBefore == nil && !s.now.Before(d.AsTime()) {
+			s.looping = t.Wait.Reason
+		}
+	}
+	s.live += live
+	if live == 1 && ready {
+		s.settled++
+	}
+	if live > 0 || len(tasks) == 0 {
+		return
+	}
+	last := tasks[len(tasks)-1]
+	policy := s.svc.Spec.Restart
+	switch st := last.Status.GetState(); {
+	case s.svc.Spec.Mode == "job":
+		if st == api.TaskState_TASK_STATE_COMPLETE {
+			s.completed++
+		}
+	case st == api.TaskState_TASK_STATE_COMPLETE && (policy.GetCondition() == "on-failure" || policy.GetCondition() == "none"):
+		s.completed++
+	case st == api.TaskState_TASK_STATE_FAILED && (policy.GetCondition() == "none" || reconcile.GaveUp(policy, tasks, last.Failures+1, s.now)):
+		s.gaveUp = fmt.Sprintf("%s is not restarted any more: %s", slot.Id, last.Status.Message)
+	}
+}
+
+func lastMessage(tasks []*api.Task) string {
+	for i := len(tasks) - 1; i >= 0; i-- {
+		if t := tasks[i]; t.Status.GetState() == api.TaskState_TASK_STATE_FAILED {
+			return t.Status.Message
+		}
+	}
+	return "its reasons are no longer kept"
+}
+
+// judge puts the sums into a word and a reason.
+func (s *summary) judge() {
+	stack := s.view.Stack(s.svc.Stack)
+	switch {
+	case s.svc.Removed || stack.GetStopped():
+		s.State, s.Converged = "stopping", false
+		if s.live == 0 {
+			s.State, s.Converged, s.Reason = "stopped", !s.svc.Removed, ""
+		}
+		return
+	case s.svc.Spec.Mode == "job":
+		s.job()
+		return
+	case s.rollout != nil && s.rollout.Outcome == "":
+		s.State, s.Reason = "updating", progress(s.rollout, s.now)
+		if s.rollout.Phase == "rollback" {
+			s.State = "rolling back"
+		}
+		return
+	case s.rollout != nil && s.rollout.Outcome != "succeeded" && s.rollout.Outcome != "superseded":
+		s.State, s.Failed = s.rollout.Outcome, true
+		s.Reason = s.rollout.Reason
+		return
+	case s.gaveUp != "":
+		s.State, s.Failed, s.Reason = "failed", true, s.gaveUp
+		return
+	}
+	want := int(s.Want)
+	if s.settled+s.completed == want && s.live == s.settled {
+		s.State, s.Converged, s.Reason = "running", true, ""
+		if s.completed == want && want > 0 {
+			s.State = "completed"
+		}
+		return
+	}
+	switch {
+	case s.looping != "":
+		s.State, s.Failed, s.Reason = "failing", true, s.looping
+	case s.Ready > 0 && s.Ready < s.Want:
+		s.State = "degraded"
+	case s.Running == 0 && s.Ready == 0:
+		s.State = "waiting"
+	default:
+		s.State = "starting"
+	}
+	if s.Reason == "" {
+		s.Reason = "its tasks are being made"
+	}
+}
+
+func (s *summary) job() {
+	r := s.svc.Run
+	s.Running = int32(s.live)
+	s.Ready = int32(s.completed)
+	switch {
+	case r == nil || r.Version != s.svc.Version:
+		s.State = "waiting"
+		if s.svc.Spec.Job.GetSchedule() != "" {
+			s.Converged = true
+			s.State = "scheduled"
+			if next, err := reconcile.NextRun(s.svc); err == nil {
+				s.Reason = "runs next at " + next.UTC().Format(time.RFC3339)
+			}
+		}
+	case r.Outcome == "succeeded":
+		s.State, s.Converged, s.Reason = "completed", true, ""
+	case r.Outcome == "failed":
+		s.State, s.Failed, s.Reason = "failed", true, r.Reason
+		s.Converged = s.svc.Spec.Job.GetSchedule() != "" // it runs again
+		s.Failed = !s.Converged
+	default:
+		s.State = "running"
+		if s.Running == 0 {
+			s.State = "waiting"
+		}
+		s.Converged = s.svc.Spec.Job.GetSchedule() != ""
+	}
+}
+
+func serving(t *api.Task) bool {
+	return t.Status.GetState() == api.TaskState_TASK_STATE_RUNNING && t.Status.Ready
+}
+
+// Reason says why a task isn't ready.
+func Reason(t *api.Task) string {
+	st := t.Status
+	switch {
+	case serving(t):
+		return ""
+	case t.Wait != nil:
+		return t.Wait.Reason
+	case st.GetMessage() != "":
+		return st.Message
+	}
+	switch st.GetState() {
+	case api.TaskState_TASK_STATE_PENDING:
+		return "waits for a node"
+	case api.TaskState_TASK_STATE_ASSIGNED:
+		return "waits for its node to take it up"
+	case api.TaskState_TASK_STATE_PREPARING:
+		return "is being prepared"
+	case api.TaskState_TASK_STATE_STARTING:
+		return "waits for its first good health check"
+	case api.TaskState_TASK_STATE_RUNNING:
+		return "is not ready"
+	case api.TaskState_TASK_STATE_STOPPING:
+		return "is being stopped"
+	}
+	return ""
+}
+
+// progress says what a rollout under way waits for.
+func progress(r *api.Rollout, now time.Time) string {
+	if len(r.Journal) == 0 {
+		return "begins"
+	}
+	op := r.Journal[len(r.Journal)-1]
+	left := op.Deadline.AsTime().Sub(now).Round(time.Second)
+	text := ""
+	switch {
+	case op.EndedAt != nil:
+		text = "goes on"
+	case op.Kind == "pause":
+		text = fmt.Sprintf("pauses for %s", left)
+	case op.Kind == "wait_healthy":
+		text = "waits until " + names(op.Slots) + " healthy"
+		if d := op.Duration.AsDuration(); d > 0 {
+			text += fmt.Sprintf(" for %s", d)
+		}
+	default:
+		text = op.Kind
+	}
+	if r.Phase == "rollback" && r.Reason != "" {
+		text += ", after: " + r.Reason
+	}
+	return text
+}
+
+func names(slots []string) string {
+	switch len(slots) {
+	case 1:
+		return slots[0] + " is"
+	case 2:
+		return slots[0] + " and " + slots[1] + " are"
+	}
+	return fmt.Sprintf("%d slots are", len(slots))
+}
