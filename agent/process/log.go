@@ -102,7 +102,9 @@ func readLog(ctx context.Context, dir string, opt task.LogOptions, running func(
 	sink := tail{keep: opt.Tail, since: opt.Since, emit: emit}
 	lines := parser{line: sink.add}
 	for _, f := range files {
-		err = errors.Join(err, lines.drain(f))
+		if err == nil {
+			err = lines.drain(f)
+		}
 		if f != current {
 			f.Close()
 		}

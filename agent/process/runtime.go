@@ -116,7 +116,7 @@ func (r *Runtime) prepare(t *task.Task) error {
 		err = save(dir, launchFile, l)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot prepare task %q: %w", t.ID, errors.Join(err))
+		return fmt.Errorf("cannot prepare task %q: %w", t.ID, err)
 	}
 	return nil
 }
