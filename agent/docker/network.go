@@ -102,6 +102,7 @@ func (r *Runtime) createNetwork(ctx context.Context, stack string, n *api.Networ
 func networkError(err error) error {
 	switch text := err.Error(); {
 	case strings.Contains(text, "non-overlapping IPv4 address pool"), strings.Contains(text, "fully subnetted"):
+		//lint:ignore ST1005 Docker is a name
 		return fmt.Errorf("Docker has no free subnet left: remove unused networks (docker network prune), give the network a subnet, or widen default-address-pools in Docker's daemon.json: %w", err)
 	case strings.Contains(text, "Pool overlaps"):
 		return fmt.Errorf("its subnet overlaps that of another network on this node: %w", err)

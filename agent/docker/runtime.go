@@ -105,6 +105,7 @@ func (r *Runtime) plain(err error) error {
 		return err
 	}
 	if client.IsErrConnectionFailed(err) {
+		//lint:ignore ST1005 Docker is a name
 		return fmt.Errorf("Docker does not answer at %s: %w", r.docker.DaemonHost(), err)
 	}
 	const prefix = "Error response from daemon: "

@@ -1,12 +1,14 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -120,16 +122,17 @@ func (l limits) join() error {
 }
 
 func (l limits) procs() []int {
+	dirs := l.dirs() // all controllers hold the same processes
+	if len(dirs) == 0 {
+		return nil
+	}
 	var all []int
-	for _, dir := range l.dirs() {
-		text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		for _, f := range strings.Fields(string(text)) {
-			pid, _ := strconv.Atoi(f)
-			if s, ok := readStat(pid); ok && s.state != 'Z' && pid != os.Getpid() {
-				all = append(all, pid)
-			}
+	text, _ := os.ReadFile(filepath.Join(dirs[0], "cgroup.procs"))
+	for _, f := range strings.Fields(string(text)) {
+		pid, _ := strconv.Atoi(f)
+		if s, ok := readStat(pid); ok && s.state != 'Z' && pid != os.Getpid() {
+			all = append(all, pid)
 		}
-		break // all controllers hold the same
 	}
 	return all
 }
@@ -150,10 +153,14 @@ func (l limits) oomKills() int {
 	return 0
 }
 
-// remove takes the cgroup away, and "orch" with the last one.
+// remove takes the cgroup away, and "orch" with the last one. What was
+// killed stays in it until its parent or init has reaped it: remove waits up
+// to 2 s for that.
 func (l limits) remove() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
 	for _, dir := range l.dirs() {
-		_ = unix.Rmdir(dir)
+		_ = until(ctx, func() bool { return !errors.Is(unix.Rmdir(dir), unix.EBUSY) })
 		_ = unix.Rmdir(filepath.Dir(dir))
 	}
 }
