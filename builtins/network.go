@@ -10,10 +10,20 @@ import (
 	"orch/engine/api"
 )
 
-var (
-	serviceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	objectName  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
-)
+var objectName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
+
+// validServiceName is the rule of engine/spec for stacks and services.
+func validServiceName(name string) bool {
+	if len(name) == 0 || len(name) > 63 || name[0] == '-' || name[len(name)-1] == '-' {
+		return false
+	}
+	for i := range len(name) {
+		if b := name[i]; b != '-' && (b < '0' || b > '9') && (b < 'a' || b > 'z') {
+			return false
+		}
+	}
+	return true
+}
 
 // named reads the parameter "name" of networks, volumes, secrets and configs.
 func (c *call) objectName() string {

@@ -149,13 +149,21 @@ func emptyList(x any) bool {
 	return ok && l.Len() == 0
 }
 
-// defaultRollout is rollout() without arguments; its order is still open.
-func defaultRollout() *api.RolloutPolicy {
-	return &api.RolloutPolicy{Parallelism: "1", Delay: durationpb.New(0), Monitor: defaultMonitor, OnFailure: "rollback"}
-}
-
 var (
-	defaultMonitor  = durationpb.New(10e9)
 	defaultDelay    = durationpb.New(1e9)
 	defaultMaxDelay = durationpb.New(60e9)
+	// defaultRestart is restart() without arguments. Specs share it and the
+	// policies below: nobody changes them.
+	defaultRestart = &api.RestartPolicy{Condition: "any", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
+	// sharedRollouts are rollout() without arguments, by use and order.
+	sharedRollouts = map[string]*api.RolloutPolicy{}
 )
+
+func init() {
+	for _, order := range []string{"start-first", "stop-first"} {
+		for use, onFailure := range map[string]string{"update": "rollback", "rollback": "pause"} {
+			sharedRollouts[use+" "+order] = &api.RolloutPolicy{Parallelism: "1", Delay: durationpb.New(0), Order: order,
+				Monitor: durationpb.New(10e9), OnFailure: onFailure}
+		}
+	}
+}

@@ -37,6 +37,9 @@ type Run struct {
 	stackAt syntax.Position
 	made    []named
 	reached map[starlark.Value]bool
+
+	values []any // lent to the call under way
+	given  []bool
 }
 
 // named is a value that does nothing until a stack reaches it.

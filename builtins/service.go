@@ -99,7 +99,7 @@ func (c *call) service() *Service {
 	t := c.task()
 	s := &api.ServiceSpec{Name: c.str("name"), Task: t, Placement: &api.Placement{Constraints: c.strings("constraints")}, Labels: c.dict("labels"), Origin: c.origin()}
 	v := &Service{spec: s, image: c.str("image"), call: c}
-	if c.has("name") && !serviceName.MatchString(s.Name) {
+	if c.has("name") && !validServiceName(s.Name) {
 		c.errorf("name", "name %q: use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends", s.Name)
 	}
 	for i, d := range get[[]any](c, "depends_on") {
@@ -118,6 +118,7 @@ func (c *call) service() *Service {
 	c.runtimeRules(s)
 	c.run.made = append(c.run.made, named{v, c.fn.Name, s.Name, c.at})
 	v.bad = c.bad
+	c.keep()
 	return v
 }
 
@@ -125,9 +126,7 @@ func (c *call) jobPart(s *api.ServiceSpec) {
 	s.Mode = "job"
 	s.Task.Drain = durationpb.New(0)
 	s.Restart = &api.RestartPolicy{Condition: "none", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
-	s.Update, s.Rollback = defaultRollout(), defaultRollout()
-	s.Update.Order, s.Rollback.Order = "stop-first", "stop-first"
-	s.Rollback.OnFailure = "pause"
+	s.Update, s.Rollback = sharedRollouts["update stop-first"], sharedRollouts["rollback stop-first"]
 	s.Job = &api.JobPolicy{Schedule: c.str("schedule"), Completions: int32(c.int("completions")), Parallelism: int32(c.int("parallelism")),
 		Retries: int32(c.int("retries")), Timeout: c.duration("timeout")}
 }
@@ -161,7 +160,7 @@ func (c *call) servicePart(s *api.ServiceSpec) {
 		}
 	}
 	if s.Restart = specOf[*api.RestartPolicy](c, "restart"); s.Restart == nil {
-		s.Restart = &api.RestartPolicy{Condition: "any", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
+		s.Restart = defaultRestart
 	}
 	t.HostPorts = hostPorts(t.Runtime, s.Ports)
 	s.Update = c.rolloutOf("update", s)
@@ -193,20 +192,26 @@ func hostPorts(runtime string, ports []*api.PortSpec) []*api.HostPort {
 
 // rolloutOf is the update or rollback policy with its order decided.
 func (c *call) rolloutOf(name string, s *api.ServiceSpec) *api.RolloutPolicy {
-	r := defaultRollout()
+	fixed := len(s.Task.HostPorts) > 0
 	v := get[*Value](c, name)
-	if v != nil {
-		given := v.spec.(*api.RolloutPolicy)
-		r = &api.RolloutPolicy{Parallelism: given.Parallelism, Delay: given.Delay, Order: given.Order, Monitor: given.Monitor,
-			MaxFailureRatio: given.MaxFailureRatio, OnFailure: given.OnFailure, Origin: given.Origin}
+	if v == nil {
+		order := "start-first"
+		if name == "rollback" {
+			order = s.Update.Order
+		} else if fixed {
+			order = "stop-first"
+		}
+		return sharedRollouts[name+" "+order]
 	}
+	given := v.spec.(*api.RolloutPolicy)
+	r := &api.RolloutPolicy{Parallelism: given.Parallelism, Delay: given.Delay, Order: given.Order, Monitor: given.Monitor,
+		MaxFailureRatio: given.MaxFailureRatio, OnFailure: given.OnFailure, Origin: given.Origin}
 	if name == "rollback" && r.OnFailure == "rollback" {
-		if v != nil && v.of != nil {
+		if v.of != nil {
 			c.errorf(name, `a rollback is never rolled back: use on_failure = "pause" or "continue"`)
 		}
 		r.OnFailure = "pause"
 	}
-	fixed := len(s.Task.HostPorts) > 0
 	switch {
 	case r.Order == "" && name == "rollback":
 		r.Order = s.Update.Order

@@ -70,9 +70,6 @@ var urlScheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
 func (f *Func) builtinFor(build func(*call) (starlark.Value, error)) *starlark.Builtin {
 	return starlark.NewBuiltin(f.Name, func(t *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 		c := f.begin(t)
-		for i := range f.Params {
-			c.values[i] = f.Params[i].value
-		}
 		c.unpack(args, kwargs)
 		c.required()
 		return c.finish(build(c))
@@ -105,8 +102,9 @@ func (s *Service) listensOn(port int) bool {
 // with returns a copy with other arguments; None puts a default back.
 func (s *Service) with(t *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	c := s.call.fn.begin(t)
-	copy(c.values, s.call.values)
-	copy(c.given, s.call.given)
+	for _, k := range s.call.kept {
+		c.values[k.param], c.given[k.param] = k.value, true
+	}
 	if len(args) > 0 {
 		c.problem(Problem{Index: 1, Message: "with_ takes only NAME = VALUE"})
 	}

@@ -46,7 +46,7 @@ var stackFunc = &Func{
 			c.errorf("", "a playbook has exactly one stack; the first is at %s", c.run.stackAt)
 			return c.made("stack", name, nil, nil), nil
 		}
-		if c.has("name") && !serviceName.MatchString(name) {
+		if c.has("name") && !validServiceName(name) {
 			c.errorf("name", "name %q: use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends", name)
 		}
 		c.run.stackAt = c.at
@@ -105,26 +105,26 @@ func (b *stackBuilder) build() {
 // service collects what s uses and checks its urls.
 func (b *stackBuilder) service(s *Service) {
 	c := s.call
-	for _, v := range c.valuesOf("networks") {
+	for _, v := range c.keptValues("networks") {
 		if s.spec.Task.Runtime == "process" {
 			b.run.reach(v) // a process has its host's network
 			continue
 		}
 		b.collect(v, v.spec.(*api.NetworkSpec))
 	}
-	if n := s.spec.Task.Networks; len(n) == 1 && n[0] == "default" && !c.has("networks") && b.from["network default"] == nil {
+	if n := s.spec.Task.Networks; len(n) == 1 && n[0] == "default" && c.keptValues("networks") == nil && b.from["network default"] == nil {
 		b.from["network default"] = &Value{kind: "network", name: "default", at: b.at}
 		b.spec.Networks = append(b.spec.Networks, &api.NetworkSpec{Name: "default", Encrypted: true, Origin: b.origin()})
 	}
-	for _, v := range c.valuesOf("mounts") {
+	for _, v := range c.keptValues("mounts") {
 		if vol, ok := v.of.(*Value); ok {
 			b.collect(vol, vol.spec.(*api.VolumeSpec))
 		}
 	}
-	for _, v := range c.valuesOf("secrets") {
+	for _, v := range c.keptValues("secrets") {
 		b.collect(v, v.spec.(*content).spec.(*api.SecretSpec))
 	}
-	for _, v := range c.valuesOf("configs") {
+	for _, v := range c.keptValues("configs") {
 		cfg := v.spec.(*content).spec.(*api.ConfigSpec)
 		b.collect(v, cfg)
 		b.urls(s, v.at, fmt.Sprintf("config %q", cfg.Name), string(cfg.Content))

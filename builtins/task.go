@@ -59,7 +59,11 @@ func (c *call) task() *api.TaskSpec {
 
 // valuesOf lists the values given for a list parameter.
 func (c *call) valuesOf(name string) []*Value {
-	all, _ := c.values[c.at_(name)].([]any)
+	return asValues(c.values[c.at_(name)])
+}
+
+func asValues(x any) []*Value {
+	all, _ := x.([]any)
 	if len(all) == 0 {
 		return nil
 	}
