@@ -112,7 +112,14 @@ func caretIndent(line string, col int) string {
 type sources map[string][]byte
 
 // newError completes diagnostics with their lines and sorts them.
-func newError(text sources, all []Diagnostic) *Error { return &Error{finish(text, all)} }
+func newError(text sources, all []Diagnostic) *Error {
+	many := len(all) >= builtins.MaxProblems
+	all = finish(text, all)
+	if many {
+		all = append(all[:min(len(all), builtins.MaxProblems)], Diagnostic{Severity: "error", Message: "too many errors: the run ended here"})
+	}
+	return &Error{all}
+}
 
 func finish(text sources, all []Diagnostic) []Diagnostic {
 	lines := map[string][]string{}
@@ -141,9 +148,6 @@ func finish(text sources, all []Diagnostic) []Diagnostic {
 		return strings.Compare(a.Message, b.Message)
 	})
 	all = slices.CompactFunc(all, func(a, b Diagnostic) bool { return a.Pos() == b.Pos() && a.Message == b.Message && a.Line > 0 })
-	if len(all) > builtins.MaxProblems {
-		all = append(all[:builtins.MaxProblems], Diagnostic{Severity: "error", Message: "too many errors; the rest is left out"})
-	}
 	return all
 }
 
