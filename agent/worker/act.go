@@ -85,9 +85,9 @@ func (a *actor) watch(ctx context.Context, seen task.Observed) {
 	}
 	if h := a.t.Spec.Liveness; h != nil {
 		checks.Go(func() {
-			a.w.Checks(ctx, h, seen.Address, exec, func(healthy bool, reason string) {
-				if !healthy && ctx.Err() == nil {
-					a.unalive(ctx, reason)
+			a.w.Checks(ctx, h, seen.Address, exec, func(h Health) {
+				if h.GivenUp && ctx.Err() == nil {
+					a.unalive(ctx, h.Reason)
 					cancel()
 				}
 			})
@@ -99,10 +99,10 @@ func (a *actor) watch(ctx context.Context, seen task.Observed) {
 	}
 }
 
-func (a *actor) readiness(healthy bool, reason string) {
+func (a *actor) readiness(h Health) {
 	a.update(func(s *api.TaskStatus) {
-		s.Ready = healthy
-		if s.Message = reason; healthy {
+		s.Ready = h.Healthy
+		if s.Message = "not ready: " + h.Reason; h.Healthy {
 			s.State, s.Message = api.TaskState_TASK_STATE_RUNNING, ""
 		}
 	})

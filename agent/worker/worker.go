@@ -27,7 +27,14 @@ type Route struct {
 // Checks asks a task whether it is healthy until ctx ends, and says each
 // time that the answer changes.
 type Checks func(ctx context.Context, check *api.HealthCheck, address string,
-	exec func(ctx context.Context, argv []string) (int, string, error), report func(healthy bool, reason string))
+	exec func(ctx context.Context, argv []string) (int, string, error), report func(Health))
+
+// Health is the answer of a check.
+type Health struct {
+	Healthy bool
+	GivenUp bool   // it failed as often in a row as the check allows
+	Reason  string // of the newest failure
+}
 
 // Config is what a worker is made of. Every field but Publisher is needed.
 type Config struct {
@@ -50,6 +57,7 @@ type Worker struct {
 	actors  map[string]*actor
 	changed map[string]bool // task ids with an unreported status
 	routes  chan struct{}   // routes may have changed
+	pruning int             // prunes under way
 }
 
 // New makes a worker; Run makes it work.
@@ -192,7 +200,13 @@ func (w *Worker) prune(ctx context.Context) {
 			keep[a.t.Stack] = true
 		}
 	}
+	w.pruning++
 	w.work.Go(func() {
+		defer func() {
+			w.mu.Lock()
+			w.pruning--
+			w.mu.Unlock()
+		}()
 		for _, r := range w.Runtimes {
 			if err := r.Prune(ctx, keep); err != nil && ctx.Err() == nil {
 				w.Logger.Warn("cannot remove what stacks left behind", "runtime", r.Name(), "error", err)
@@ -230,17 +244,12 @@ func (w *Worker) All() []*api.TaskStatus {
 	return w.Statuses()
 }
 
-// Running counts tasks that are not over.
-func (w *Worker) Running() int {
+// Bare says that nothing is left here: no task, and nothing of the stacks
+// that had some.
+func (w *Worker) Bare() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := 0
-	for _, a := range w.actors {
-		if !a.over() {
-			n++
-		}
-	}
-	return n
+	return len(w.actors) == 0 && w.pruning == 0
 }
 
 // Facts asks every runtime whether it can be used.

@@ -50,7 +50,9 @@ func Service(v state.View, svc *api.Service, now time.Time) *Plan {
 			s.forget()
 		}
 	case stack.GetStopped():
-		s.stopAll("the stack was stopped")
+		if s.stopAll("the stack was stopped") {
+			s.clear()
+		}
 	case svc.Spec.Mode == "job":
 		s.job()
 	default:
@@ -133,12 +135,17 @@ func hasLive(v state.View, service string) bool {
 
 // forget removes the rows of a removed service.
 func (s *service) forget() {
+	s.clear()
+	s.Changes.DeleteServices = append(s.Changes.DeleteServices, s.svc.Id)
+}
+
+// clear forgets all tasks, so that their nodes keep nothing of them.
+func (s *service) clear() {
 	for _, id := range s.slotIDs {
 		for _, t := range s.tasks[id] {
 			s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
 		}
 	}
-	s.Changes.DeleteServices = append(s.Changes.DeleteServices, s.svc.Id)
 }
 
 // keptTasks ended ones of each slot stay for `orch ps --all` and logs.
@@ -146,7 +153,7 @@ const keptTasks = 5
 
 // collect forgets the oldest ended tasks of each slot.
 func (s *service) collect() {
-	if s.svc.Removed {
+	if s.svc.Removed || s.view.Stack(s.svc.Stack).GetStopped() {
 		return
 	}
 	for _, id := range s.slotIDs {

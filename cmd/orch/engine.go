@@ -1,0 +1,34 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func engineCommand() *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "engine",
+		Short: "Run an engine and its agent in the foreground, without deploying",
+		Long: `Run an engine and an agent on this machine until a signal. Tasks go on running
+when it ends, and are adopted, not restarted, when it begins again: so it can be
+supervised and upgraded like any other daemon. Its log goes to standard error.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := startLocal(cmd.Context(), listen, os.Stderr)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			select {
+			case <-cmd.Context().Done():
+				return nil
+			case err := <-l.failed:
+				return err
+			}
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "`address` of the TLS port (default 127.0.0.1 and a free port)")
+	return cmd
+}

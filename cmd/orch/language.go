@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"orch/playbooks"
+	"orch/playbooks/playtest"
+)
+
+func evalCommand() *cobra.Command {
+	in := &inputs{}
+	var output string
+	cmd := &cobra.Command{
+		Use: "eval PLAYBOOK", Short: "Print the specification that a playbook declares",
+		Long: `Evaluate a playbook here, without a cluster, and print its specification as JSON.
+The same bundle and parameters give the same specification on any machine.`,
+		Args: exactly("a playbook"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := in.evaluate(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Spec)
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd, b)
+		},
+	}
+	in.flags(cmd)
+	cmd.Flags().StringVarP(&output, "output", "o", "json", "json (mistakes come as JSON too)")
+	return cmd
+}
+
+// printJSON writes JSON indented, always in the same way.
+func printJSON(cmd *cobra.Command, b []byte) error {
+	var out bytes.Buffer
+	if err := json.Indent(&out, b, "", "  "); err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	_, err := out.WriteTo(cmd.OutOrStdout())
+	return err
+}
+
+func paramsCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "params PLAYBOOK", Short: "List a playbook's parameters without evaluating it", Args: exactly("a playbook"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			params, err := playbooks.Params(args[0])
+			if err != nil {
+				return mistake(err)
+			}
+			if output == "json" {
+				b, err := json.Marshal(params)
+				if err != nil {
+					return err
+				}
+				return printJSON(cmd, b)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tTYPE\tDEFAULT\tWHAT")
+			for _, p := range params {
+				value := p.Default
+				if p.Required {
+					value = "(required)"
+				}
+				doc := p.Doc
+				if p.Choices != "" {
+					doc = strings.TrimSpace(doc + " " + p.Choices)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Type, value, doc)
+			}
+			return w.Flush()
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// mistake gives what is wrong with a playbook its exit code.
+func mistake(err error) error {
+	var m *playbooks.Error
+	if errors.As(err, &m) {
+		return &exitError{2, m.Error()}
+	}
+	return &exitError{2, "orch: " + err.Error()}
+}
+
+func docCommand() *cobra.Command {
+	var stubs bool
+	cmd := &cobra.Command{
+		Use: "doc [BUILTIN]", Short: "Read about the language's builtins",
+		Example: "  orch doc\n  orch doc service\n  orch doc health.http\n  orch doc --stubs > orch.pyi",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if stubs {
+				fmt.Fprint(cmd.OutOrStdout(), playbooks.Stubs())
+				return nil
+			}
+			text, err := playbooks.Doc(strings.Join(args, ""))
+			if err != nil {
+				return mistake(err)
+			}
+			fmt.Fprint(cmd.OutOrStdout(), text)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&stubs, "stubs", false, "print a Python stub file for editors")
+	return cmd
+}
+
+func fmtCommand() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use: "fmt PATH...", Short: "Format playbooks in place",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := starFiles(args)
+			if err != nil {
+				return mistake(err)
+			}
+			unformatted := 0
+			for _, path := range files {
+				src, err := os.ReadFile(path)
+				if err != nil {
+					return mistake(err)
+				}
+				out, err := playbooks.Format(path, src)
+				if err != nil {
+					return mistake(err)
+				}
+				if bytes.Equal(src, out) {
+					continue
+				}
+				unformatted++
+				fmt.Fprintln(cmd.OutOrStdout(), path)
+				if !check {
+					if err := os.WriteFile(path, out, 0o644); err != nil {
+						return err
+					}
+				}
+			}
+			if check && unformatted > 0 {
+				return &exitError{code: 1}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "only list what isn't formatted; exit 1 if anything is")
+	return cmd
+}
+
+// starFiles are the files named, and those below the folders named.
+func starFiles(paths []string) ([]string, error) {
+	var files []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			files = append(files, path)
+			continue
+		}
+		err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+			if err == nil && e.IsDir() && p != path && (strings.HasPrefix(e.Name(), ".") || e.Name() == "testdata") {
+				return filepath.SkipDir
+			}
+			if err == nil && !e.IsDir() && strings.HasSuffix(p, ".star") {
+				files = append(files, p)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+func lintCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "lint PATH...", Short: "Find what is suspicious in playbooks", Args: cobra.MinimumNArgs(1),
+		Long: `Read playbooks without evaluating them and say what is suspicious. Exit code 1 if
+anything is. A comment "# lint: ignore RULE" at the end of a line silences a rule.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := starFiles(args)
+			if err != nil {
+				return mistake(err)
+			}
+			all := []playbooks.Diagnostic{}
+			for _, path := range files {
+				found, err := playbooks.Lint(path)
+				if err != nil {
+					return mistake(err)
+				}
+				all = append(all, found...)
+			}
+			if output == "json" {
+				b, err := json.Marshal(all)
+				if err != nil {
+					return err
+				}
+				if err := printJSON(cmd, b); err != nil {
+					return err
+				}
+			} else {
+				for _, d := range all {
+					fmt.Fprintln(cmd.OutOrStdout(), d.String())
+				}
+			}
+			if len(all) > 0 {
+				return &exitError{code: 1}
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func testCommand() *cobra.Command {
+	var match, output string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use: "test [PATH...]", Short: "Run the tests of playbooks (*_test.star)",
+		Long: `Run the functions test_*(t) of the files *_test.star named, or below the folders
+named (default: here). t.plan(path, params = {}) evaluates a playbook;
+t.eq, ne, true, contains and fails check. Exit code 1 if a test fails.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{"."}
+			}
+			o := playtest.Options{}
+			if match != "" {
+				re, err := regexp.Compile(match)
+				if err != nil {
+					return &exitError{2, "orch: --run: " + err.Error()}
+				}
+				o.Match = re.MatchString
+			}
+			passed, failed := 0, 0
+			err := playtest.Run(cmd.Context(), args, o, func(r playtest.Result) {
+				if r.OK() {
+					passed++
+				} else {
+					failed++
+				}
+				showTest(cmd, r, output, verbose)
+			})
+			if err != nil {
+				return mistake(err)
+			}
+			if output != "json" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%d passed, %d failed\n", passed, failed)
+			}
+			if failed > 0 {
+				return &exitError{code: 1}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&match, "run", "", "only tests whose name matches this regular `expression`")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show passing tests and what tests print")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func showTest(cmd *cobra.Command, r playtest.Result, output string, verbose bool) {
+	out := cmd.OutOrStdout()
+	if output == "json" {
+		b, _ := json.Marshal(r)
+		fmt.Fprintln(out, string(b))
+		return
+	}
+	if verbose || !r.OK() {
+		word := "ok  "
+		if !r.OK() {
+			word = "FAIL"
+		}
+		fmt.Fprintf(out, "%s %s %s (%.3fs)\n", word, r.File, r.Test, r.Elapsed.Seconds())
+		for _, line := range r.Output {
+			fmt.Fprintln(out, "    "+line)
+		}
+	}
+	if !r.OK() {
+		fmt.Fprintln(out, r.Err)
+	}
+}

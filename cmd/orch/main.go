@@ -1,0 +1,151 @@
+// Command orch is all of orch in one binary: the CLI, the engine and the
+// agent. It parses, builds, runs and exits; what it runs lives in the
+// packages beside it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"orch/agent/process"
+	"orch/playbooks"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	// The two below are orch's own children; they must not pay for the rest.
+	if playbooks.IsChild(os.Args) {
+		playbooks.ChildMain()
+		return
+	}
+	if process.IsShim(os.Args) {
+		process.ShimMain()
+		return
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	ctx, stop := interruptible()
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var exit *exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		if exit.text != "" {
+			fmt.Fprintln(os.Stderr, exit.text)
+		}
+		return exit.code
+	}
+	fmt.Fprintln(os.Stderr, "orch: "+explain(err))
+	return 1
+}
+
+// interruptible is a context that ends with the first SIGINT or SIGTERM; the
+// second one ends the process.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if _, ok := <-signals; !ok {
+			return
+		}
+		cancel()
+		if _, ok := <-signals; ok {
+			fmt.Fprintln(os.Stderr, "interrupted twice: leaving at once; tasks may still run (`orch down` stops them)")
+			os.Exit(130)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel()
+	}
+}
+
+// exitError ends the program with a code of its own.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e *exitError) Error() string { return e.text }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "orch",
+		Short: "orch runs services from Starlark playbooks",
+		Long: `orch runs services from Starlark playbooks.
+
+A playbook declares a stack: services, jobs, networks, volumes, secrets and
+configs, and how to roll out a change. orch evaluates it into a specification,
+keeps that in a replicated log, runs the tasks on Docker or as plain processes,
+and closes the gap between what is wanted and what runs for ever.
+
+Begin with:
+  orch run playbooks/tick.star      start a cluster on this machine and deploy
+  orch ps                           see the tasks, and why one waits
+  orch logs -f tick                 follow the output of all of a stack
+  orch plan playbooks/tick.star     see what a change would do
+  orch stack rollback tick          go back to the release before
+  orch doc service                  read about a builtin of the language
+
+Words: a stack is what one playbook declares; each deployment of it is a
+numbered release. A service has slots (replicas); each attempt to run one is a
+task, "tick/influxdb.1#3".
+
+Files: $ORCH_HOME (default ~/.local/state/orch) holds the local cluster.
+Exit codes: 0 done; 1 it failed, or did not converge, with the reasons; 2 the
+playbook or the command line is wrong; 3 (orch plan) there are changes.`,
+		SilenceUsage: true, SilenceErrors: true, Version: version,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{2, "orch: " + err.Error() + "\nSee `" + cmd.CommandPath() + " --help`."}
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Deploy:"}, &cobra.Group{ID: "see", Title: "Look and change:"},
+		&cobra.Group{ID: "lang", Title: "The language:"}, &cobra.Group{ID: "cluster", Title: "The cluster:"})
+	in := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	in("run", runCommand(), planCommand(), downCommand())
+	in("see", psCommand(), logsCommand(), eventsCommand(), stackCommand(), serviceCommand(), secretCommand(), rolloutCommand())
+	in("lang", evalCommand(), paramsCommand(), docCommand(), fmtCommand(), lintCommand(), testCommand())
+	in("cluster", nodeCommand(), clusterCommand(), engineCommand())
+	root.AddCommand(versionCommand())
+	return root
+}
+
+// exactly is cobra.ExactArgs with words that say which arguments.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return &exitError{2, fmt.Sprintf("orch: `%s` needs %s\nUsage: %s", cmd.CommandPath(), names[len(args)], cmd.UseLine())}
+		case len(args) > len(names):
+			return &exitError{2, fmt.Sprintf("orch: `%s` has no use for %q\nUsage: %s", cmd.CommandPath(), args[len(names)], cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: exactly(), Run: func(cmd *cobra.Command, _ []string) {
+		fmt.Fprintln(cmd.OutOrStdout(), "orch "+version)
+	}}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+)
+
+// progress shows how a stack comes along: on a terminal a block of lines that
+// is painted over, elsewhere a line a change, or JSON events.
+type progress struct {
+	out   io.Writer
+	json  bool
+	width int // of the terminal; 0: none
+	lines int // painted last
+	said  map[string]string
+	began time.Time
+}
+
+func newProgress(out io.Writer, output string) *progress {
+	p := &progress{out: out, json: output == "json", said: map[string]string{}, began: time.Now()}
+	if f, ok := out.(*os.File); ok && !p.json && term.IsTerminal(int(f.Fd())) {
+		p.width, _, _ = term.GetSize(int(f.Fd()))
+	}
+	return p
+}
+
+func (p *progress) event(kind string, m proto.Message) {
+	b, err := protojson.Marshal(m)
+	if err != nil {
+		b, _ = json.Marshal(err.Error())
+	}
+	line, _ := json.Marshal(struct {
+		Event string          `json:"event"`
+		Time  time.Time       `json:"time"`
+		Data  json.RawMessage `json:"data"`
+	}{kind, time.Now().UTC(), b})
+	fmt.Fprintln(p.out, string(line))
+}
+
+// release says what was committed.
+func (p *progress) release(a *api.ApplyResponse) {
+	switch {
+	case p.json:
+		p.event("release", a)
+	case !a.Changed:
+		fmt.Fprintf(p.out, "Stack %s: release %d is unchanged.\n", a.Stack, a.Release)
+	default:
+		fmt.Fprintf(p.out, "Stack %s: release %d\n", a.Stack, a.Release)
+	}
+	if !p.json {
+		for _, w := range a.Warnings {
+			fmt.Fprintln(p.out, w)
+		}
+	}
+}
+
+func (p *progress) status(s *api.StackStatus) {
+	switch {
+	case p.json:
+		p.event("status", s)
+	case p.width > 0:
+		p.paint(s)
+	default:
+		p.say(s)
+	}
+}
+
+// paint replaces the block of lines.
+func (p *progress) paint(s *api.StackStatus) {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	for _, svc := range s.Services {
+		fmt.Fprintf(w, "  %s %s\t%s\t%d/%d\t%s\n", mark(svc), svc.Name, svc.State, svc.Ready, svc.Want, why(svc))
+	}
+	w.Flush()
+	if p.lines > 0 {
+		fmt.Fprintf(p.out, "\x1b[%dA", p.lines)
+	}
+	p.lines = 0
+	for line := range strings.Lines(text.String()) {
+		line = strings.TrimRight(line, "\n")
+		if runes := []rune(line); len(runes) >= p.width {
+			line = string(runes[:p.width-1]) + "…"
+		}
+		fmt.Fprintf(p.out, "\x1b[2K%s\n", line)
+		p.lines++
+	}
+}
+
+func mark(s *api.ServiceStatus) string {
+	switch {
+	case s.Failed:
+		return "✗"
+	case s.Converged:
+		return "✓"
+	}
+	return "·"
+}
+
+func why(s *api.ServiceStatus) string {
+	if s.Converged && s.State != "scheduled" {
+		return ""
+	}
+	return s.Reason
+}
+
+// say prints the services whose line changed.
+func (p *progress) say(s *api.StackStatus) {
+	for _, svc := range s.Services {
+		line := fmt.Sprintf("%s: %s %d/%d", svc.Name, svc.State, svc.Ready, svc.Want)
+		if w := why(svc); w != "" {
+			line += ": " + w
+		}
+		if p.said[svc.Name] != line {
+			p.said[svc.Name] = line
+			fmt.Fprintln(p.out, line)
+		}
+	}
+}
+
+// end says how it came out, and where published ports answer.
+func (p *progress) end(s *api.StackStatus, converged bool) {
+	if p.json {
+		p.event(map[bool]string{true: "converged", false: "failed"}[converged], s)
+		return
+	}
+	if !converged {
+		return
+	}
+	fmt.Fprintf(p.out, "Converged after %s.\n", time.Since(p.began).Round(10*time.Millisecond))
+	for _, svc := range s.Services {
+		for _, port := range svc.Ports {
+			host := port.HostIp
+			if host == "" || host == "0.0.0.0" {
+				host = "127.0.0.1"
+			}
+			fmt.Fprintf(p.out, "  %s: http://%s:%d\n", svc.Name, host, port.Publish)
+		}
+	}
+}

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"orch/engine/api"
+	"orch/playbooks"
+)
+
+// inputs are the flags that give a playbook its parameters.
+type inputs struct {
+	set    []string
+	params string
+}
+
+func (in *inputs) flags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&in.set, "set", nil, "give a parameter a value, `name=value`; may be repeated")
+	cmd.Flags().StringVar(&in.params, "params", "", "read parameters from a JSON `file`; --set wins")
+}
+
+func (in *inputs) values() (map[string]any, error) {
+	values := map[string]any{}
+	if in.params != "" {
+		b, err := os.ReadFile(in.params)
+		if err != nil {
+			return nil, &exitError{2, "orch: cannot read the parameters: " + err.Error()}
+		}
+		d := json.NewDecoder(strings.NewReader(string(b)))
+		d.UseNumber()
+		if err := d.Decode(&values); err != nil {
+			return nil, &exitError{2, fmt.Sprintf("orch: %s is no JSON object of parameters: %v", in.params, err)}
+		}
+		for k, v := range values {
+			values[k] = number(v)
+		}
+	}
+	for _, s := range in.set {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return nil, &exitError{2, fmt.Sprintf("orch: --set %q: want name=value", s)}
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+// number turns json.Number into the int or float64 that playbooks take.
+func number(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
+			return int(i)
+		}
+		f, _ := v.Float64()
+		return f
+	case []any:
+		for i := range v {
+			v[i] = number(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = number(v[k])
+		}
+	}
+	return v
+}
+
+// evaluate reads a playbook; what is wrong with it ends the program with 2.
+func (in *inputs) evaluate(cmd *cobra.Command, path string) (*playbooks.Result, error) {
+	values, err := in.values()
+	if err != nil {
+		return nil, err
+	}
+	cache, _ := os.UserCacheDir() // without one, nothing is cached
+	if cache != "" {
+		cache += "/orch"
+	}
+	r, err := playbooks.Eval(cmd.Context(), playbooks.Options{
+		Path: path, Params: values, CacheDir: cache,
+		Print: func(pos, text string) { fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", pos, text) },
+	})
+	if r != nil {
+		for _, w := range r.Warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), w.String())
+		}
+	}
+	var mistakes *playbooks.Error
+	switch {
+	case errors.As(err, &mistakes):
+		if f := cmd.Flag("output"); f != nil && f.Value.String() == "json" {
+			b, _ := json.Marshal(mistakes)
+			fmt.Fprintln(cmd.OutOrStdout(), string(b))
+			return nil, &exitError{code: 2}
+		}
+		return nil, &exitError{2, mistakes.Error()}
+	case err != nil:
+		return nil, &exitError{2, "orch: " + err.Error()}
+	}
+	return r, nil
+}
+
+type runOptions struct {
+	inputs
+	detach  bool
+	timeout time.Duration
+	output  string
+}
+
+func runCommand() *cobra.Command {
+	o := &runOptions{}
+	cmd := &cobra.Command{
+		Use:   "run PLAYBOOK",
+		Short: "Deploy a playbook and wait until it has converged",
+		Long: `Deploy a playbook and wait until what runs is what it declares.
+
+Where no cluster runs on this machine, one is started in this process: it keeps
+the stack running until Ctrl-C, then stops all tasks and leaves no container,
+network or process behind (volumes stay). With -d it stays in the background
+until ` + "`orch down`" + `. Where one runs, the playbook becomes the stack's next
+release: only what changed is touched.
+
+A line a service shows its state, how many of its tasks are ready, and what it
+waits for. Exit code 0: converged. 1: it did not, with the reasons. 2: the
+playbook is wrong; nothing was changed.`,
+		Example: "  orch run playbooks/tick.star\n  orch run -d web.star --set tag=v2 --timeout 2m",
+		Args:    exactly("a playbook"),
+		RunE:    func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+	}
+	o.flags(cmd)
+	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "leave the cluster running in the background")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "give up waiting after this `time`; 0: never")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text, or json: a stream of events, one a line")
+	return cmd
+}
+
+func (o *runOptions) run(cmd *cobra.Command, path string) error {
+	if o.output != "text" && o.output != "json" {
+		return &exitError{2, fmt.Sprintf("orch: -o %s: want text or json", o.output)}
+	}
+	result, err := o.evaluate(cmd, path)
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	var own *local
+	client, _, err := connectCluster(ctx)
+	if errors.Is(err, errNoCluster) {
+		if o.detach {
+			client, err = startDaemon(ctx)
+		} else if own, err = startLocal(ctx, "", nil); err == nil {
+			defer own.Close()
+			client = own.client
+		}
+	}
+	if err != nil {
+		return err
+	}
+	err = o.deploy(ctx, cmd, client, result)
+	if own == nil {
+		return err
+	}
+	if err == nil {
+		err = own.hold(ctx, cmd, o.output)
+	}
+	if stopErr := own.stopAll(cmd, client); err == nil || errors.Is(err, context.Canceled) {
+		err = stopErr
+	}
+	return err
+}
+
+// deploy applies the bundle and watches until it has converged.
+func (o *runOptions) deploy(ctx context.Context, cmd *cobra.Command, client clusterClient, r *playbooks.Result) error {
+	applied, err := client.Apply(ctx, connect.NewRequest(&api.ApplyRequest{Bundle: r.Bundle, ParamsJson: r.ParamsJSON}))
+	if err != nil {
+		return applyError(err)
+	}
+	show := newProgress(cmd.OutOrStdout(), o.output)
+	show.release(applied.Msg)
+	return watch(ctx, client, applied.Msg.Stack, o.timeout, show)
+}
+
+// applyError gives what the engine found wrong with a playbook the exit code
+// that the same has here.
+func applyError(err error) error {
+	if connect.CodeOf(err) == connect.CodeInvalidArgument {
+		return &exitError{2, explain(err)}
+	}
+	return err
+}
+
+// watch shows a stack's progress until it has converged, has failed, or the
+// time is up.
+func watch(ctx context.Context, client clusterClient, stack string, timeout time.Duration, show *progress) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	stream, err := client.WatchStack(ctx, connect.NewRequest(&api.WatchStackRequest{Stack: stack}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	var last *api.StackStatus
+	for stream.Receive() {
+		last = stream.Msg()
+		show.status(last)
+		switch {
+		case last.Failed:
+			show.end(last, false)
+			return &exitError{1, reasons(last, "orch: stack "+stack+" did not converge:")}
+		case last.Converged:
+			show.end(last, true)
+			return nil
+		}
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && last != nil:
+		show.end(last, false)
+		return &exitError{1, reasons(last, fmt.Sprintf("orch: stack %s did not converge within %s:", stack, timeout))}
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return stream.Err()
+}
+
+func reasons(s *api.StackStatus, head string) string {
+	lines := []string{head}
+	for _, svc := range s.Services {
+		if !svc.Converged {
+			lines = append(lines, fmt.Sprintf("  %s: %s, %d of %d ready: %s", svc.Name, svc.State, svc.Ready, svc.Want, svc.Reason))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// hold keeps the cluster until an interrupt.
+func (l *local) hold(ctx context.Context, cmd *cobra.Command, output string) error {
+	if output == "text" {
+		fmt.Fprintln(cmd.OutOrStdout(), "Running until Ctrl-C, which stops all tasks. From another terminal: orch ps, orch logs -f STACK, orch run …")
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-l.failed:
+		return err
+	}
+}
+
+// stopWithin bounds how long the end of a foreground cluster may take.
+const stopWithin = 2 * time.Minute
+
+// stopAll stops every stack's tasks and waits until nothing is left of them.
+func (l *local) stopAll(cmd *cobra.Command, client clusterClient) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), stopWithin)
+	defer cancel()
+	fmt.Fprintln(cmd.ErrOrStderr(), "Stopping all tasks …")
+	if err := stopStacks(ctx, client); err != nil {
+		return err
+	}
+	l.bare(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("tasks still run after %s; `orch down` tries again", stopWithin)
+	}
+	return nil
+}
+
+// stopStacks stops every stack and waits until no task of them runs.
+func stopStacks(ctx context.Context, client clusterClient) error {
+	list, err := client.ListStacks(ctx, connect.NewRequest(&api.ListStacksRequest{}))
+	if err != nil {
+		return err
+	}
+	for _, s := range list.Msg.Stacks {
+		if s.Stopped || s.Removed {
+			continue
+		}
+		if _, err := client.SetStack(ctx, connect.NewRequest(&api.SetStackRequest{Name: s.Stack, Action: "stop"})); err != nil {
+			return err
+		}
+	}
+	for _, s := range list.Msg.Stacks {
+		if err := stopped(ctx, client, s.Stack); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stopped(ctx context.Context, client clusterClient, stack string) error {
+	stream, err := client.WatchStack(ctx, connect.NewRequest(&api.WatchStackRequest{Stack: stack}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if stream.Msg().Converged {
+			return nil
+		}
+	}
+	if connect.CodeOf(stream.Err()) == connect.CodeNotFound {
+		return nil
+	}
+	return stream.Err()
+}
