@@ -15,6 +15,8 @@ type Service struct {
 	image string
 	call  *call // that made it: with_ starts from its arguments
 	bad   bool  // its call had errors
+
+	reached bool // by the stack or by with_; a value belongs to one run
 }
 
 var _ starlark.HasAttrs = (*Service)(nil)
