@@ -1,8 +1,10 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,6 +119,9 @@ func (a *actor) run(ctx context.Context) {
 			a.stop(ctx)
 		case task.Finish:
 			state, text := task.End(k, seen)
+			if state == api.TaskState_TASK_STATE_FAILED && seen.Phase == task.Exited {
+				text = a.withLastWords(ctx, text)
+			}
 			a.finish(state, text, seen)
 		case task.Remove:
 			if err := a.runtime.Remove(ctx, a.t.ID); err != nil {
@@ -206,6 +211,29 @@ func (a *actor) report() *api.TaskStatus {
 		return nil
 	}
 	return a.status
+}
+
+// lastWords of a failed task are told in at most so many bytes.
+const lastWords = 200
+
+// withLastWords adds the last line that a task put out to why it ended:
+// mostly that line is the reason.
+func (a *actor) withLastWords(ctx context.Context, text string) string {
+	ctx, cancel := context.WithTimeout(ctx, retry)
+	defer cancel()
+	var last []byte
+	err := a.runtime.Logs(ctx, a.t.ID, task.LogOptions{Tail: 1}, func(l task.Line) error {
+		last = append(last[:0], l.Text...)
+		return nil
+	})
+	line := strings.ToValidUTF8(string(bytes.TrimSpace(last)), "?")
+	if err != nil || line == "" {
+		return text
+	}
+	if len(line) > lastWords {
+		line = strings.ToValidUTF8(line[:lastWords], "") + "…"
+	}
+	return text + ": " + line
 }
 
 func (a *actor) note(message string) {

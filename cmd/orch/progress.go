@@ -23,12 +23,21 @@ type progress struct {
 	json  bool
 	width int // of the terminal; 0: none
 	lines int // painted last
-	said  map[string]string
+	said  map[string]saying
 	began time.Time
 }
 
+// saying is the last line about a service; reasons alone that change quickly
+// are not worth a line each.
+type saying struct {
+	state, line string
+	at          time.Time
+}
+
+const quickly = 2 * time.Second
+
 func newProgress(out io.Writer, output string) *progress {
-	p := &progress{out: out, json: output == "json", said: map[string]string{}, began: time.Now()}
+	p := &progress{out: out, json: output == "json", said: map[string]saying{}, began: time.Now()}
 	if f, ok := out.(*os.File); ok && !p.json && term.IsTerminal(int(f.Fd())) {
 		p.width, _, _ = term.GetSize(int(f.Fd()))
 	}
@@ -118,14 +127,17 @@ func why(s *api.ServiceStatus) string {
 // say prints the services whose line changed.
 func (p *progress) say(s *api.StackStatus) {
 	for _, svc := range s.Services {
-		line := fmt.Sprintf("%s: %s %d/%d", svc.Name, svc.State, svc.Ready, svc.Want)
+		now, was := time.Now(), p.said[svc.Name]
+		is := saying{fmt.Sprintf("%s: %s %d/%d", svc.Name, svc.State, svc.Ready, svc.Want), "", now}
+		is.line = is.state
 		if w := why(svc); w != "" {
-			line += ": " + w
+			is.line += ": " + w
 		}
-		if p.said[svc.Name] != line {
-			p.said[svc.Name] = line
-			fmt.Fprintln(p.out, line)
+		if is.line == was.line || is.state == was.state && now.Sub(was.at) < quickly {
+			continue
 		}
+		p.said[svc.Name] = is
+		fmt.Fprintln(p.out, is.line)
 	}
 }
 

@@ -993,7 +993,7 @@ type Slot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // service id . key
 	ServiceId     string                 `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`                     // number, or node id for a global service
+	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`                     // number, or the node's name for a global service
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`             // what it should run
 	Order         string                 `protobuf:"bytes,5,opt,name=order,proto3" json:"order,omitempty"`                 // start-first | stop-first, for the replacement under way
 	Attempts      uint64                 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`          // tasks made so far

@@ -123,9 +123,7 @@ func (p *planner) request(svc *api.Service, t *api.Task) schedule.Request {
 		r.Spec = svc.Spec.Task
 	}
 	if svc.Spec.Mode == "global" {
-		if _, key, ok := cutSlot(t.SlotId); ok {
-			r.Pin, r.PinWhy = key, "its slot"
-		}
+		r.Pin, r.PinWhy = p.slotNode(svc, t), "its slot"
 		return r
 	}
 	for _, m := range r.Spec.Mounts {
@@ -152,13 +150,17 @@ func (p *planner) lastNode(t *api.Task) string {
 	return ""
 }
 
-func cutSlot(slot string) (service, key string, ok bool) {
-	for i := len(slot) - 1; i >= 0; i-- {
-		if slot[i] == '.' {
-			return slot[:i], slot[i+1:], true
+// slotNode is the node that the slot of a global service belongs to.
+func (p *planner) slotNode(svc *api.Service, t *api.Task) string {
+	if slot := p.view.Slot(t.SlotId); slot != nil {
+		return slot.NodeId
+	}
+	for _, n := range p.view.Nodes() { // the slot is made in this plan
+		if state.SlotID(svc.Id, n.Name) == t.SlotId {
+			return n.Id
 		}
 	}
-	return "", "", false
+	return "none"
 }
 
 // decide puts a node, or the reason why there is none, on a task. A task

@@ -38,7 +38,7 @@ func (s *service) wantedKeys() []string {
 	if s.svc.Spec.Mode == "global" {
 		for _, n := range s.view.Nodes() {
 			if s.eligible(n) {
-				keys = append(keys, n.Id)
+				keys = append(keys, n.Name)
 			}
 		}
 		return keys
@@ -52,21 +52,11 @@ func (s *service) wantedKeys() []string {
 // eligible says whether a global service wants a task on n. A paused or down
 // node keeps the one it has.
 func (s *service) eligible(n *api.Node) bool {
-	if n.Availability == "drain" || !s.fits(n) {
+	if n.Availability == "drain" || !spec.Fits(s.svc.Spec, n) {
 		return false
 	}
-	_, has := s.slot[state.SlotID(s.svc.Id, n.Id)]
+	_, has := s.slot[state.SlotID(s.svc.Id, n.Name)]
 	return has || n.Availability == "active"
-}
-
-// fits says whether the service's constraints allow n.
-func (s *service) fits(n *api.Node) bool {
-	for _, text := range s.svc.Spec.GetPlacement().GetConstraints() {
-		if c, err := spec.ParseConstraint(text); err != nil || !c.Holds(n) {
-			return false
-		}
-	}
-	return true
 }
 
 // newSlot begins at the version that is known to work while a rollout to
@@ -76,8 +66,10 @@ func (s *service) newSlot(id, key string, old *api.Slot) *api.Slot {
 	if r := s.view.Rollout(s.svc.RolloutId); r != nil && r.Outcome != "succeeded" && r.Outcome != "rolled_back" {
 		slot.Version = s.svc.StableVersion
 	}
-	if s.svc.Spec.Mode == "global" {
-		slot.NodeId = key
+	for _, n := range s.nodes {
+		if s.svc.Spec.Mode == "global" && n.Name == key {
+			slot.NodeId = n.Id
+		}
 	}
 	return slot
 }
@@ -152,7 +144,7 @@ func (s *service) converge(slot *api.Slot) {
 // misplaced says that a task must leave its node.
 func (s *service) misplaced(t *api.Task) bool {
 	n := s.nodes[t.NodeId]
-	return n != nil && (n.Availability == "drain" || !s.fits(n))
+	return n != nil && (n.Availability == "drain" || !spec.Fits(s.svc.Spec, n))
 }
 
 // serving says that a task has taken over: it runs and is in rotation.

@@ -99,6 +99,16 @@ func (t term) holds(n *api.Node) bool {
 	return slices.ContainsFunc(t.values, func(v string) bool { return strings.EqualFold(v, value) })
 }
 
+// Fits says whether all of a service's constraints allow n.
+func Fits(s *api.ServiceSpec, n *api.Node) bool {
+	for _, text := range s.GetPlacement().GetConstraints() {
+		if c, err := ParseConstraint(text); err != nil || !c.Holds(n) {
+			return false
+		}
+	}
+	return true
+}
+
 // NodeValue is what a key of a constraint or a spread means on n; "" if
 // the node has no such label.
 func NodeValue(n *api.Node, key string) string {

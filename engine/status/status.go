@@ -11,6 +11,7 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/reconcile"
+	"orch/engine/spec"
 	"orch/engine/state"
 )
 
@@ -68,8 +69,11 @@ type summary struct {
 func (s *summary) count() {
 	slots := s.view.SlotsOf(s.svc.Id)
 	s.Want = int32(len(slots))
-	if s.svc.Spec.Mode == "replicated" {
+	switch s.svc.Spec.Mode {
+	case "replicated":
 		s.Want = s.svc.Spec.Replicas
+	case "global":
+		s.Want = max(s.Want, s.fitting())
 	}
 	if s.svc.Spec.Mode == "job" {
 		s.Want = max(s.svc.Spec.Job.GetCompletions(), 1)
@@ -86,6 +90,18 @@ func (s *summary) count() {
 		slices.SortFunc(ts, func(a, b *api.Task) int { return cmp.Compare(a.Attempt, b.Attempt) })
 		s.slot(slot, ts)
 	}
+}
+
+// fitting counts the nodes where a global service is to have a task, before
+// it has a slot there.
+func (s *summary) fitting() int32 {
+	n := int32(0)
+	for _, node := range s.view.Nodes() {
+		if node.Availability == "active" && spec.Fits(s.svc.Spec, node) {
+			n++
+		}
+	}
+	return n
 }
 
 // slot adds one slot's tasks to the sums.
