@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -84,7 +85,7 @@ func (r *Runtime) plan(t *task.Task, dir string) (*launch, error) {
 			return nil, err
 		}
 	}
-	env := map[string]string{"PATH": defaultPath, "HOME": home, "ORCH_TASK": r.mark(t.ID)}
+	env := map[string]string{"PATH": cmp.Or(os.Getenv("PATH"), defaultPath), "HOME": home, "ORCH_TASK": r.mark(t.ID)}
 	if err := r.mount(t, l, env); err != nil {
 		return nil, err
 	}
@@ -100,6 +101,7 @@ func (r *Runtime) plan(t *task.Task, dir string) (*launch, error) {
 	return l, nil
 }
 
+// defaultPath serves where orch itself was started without a PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // mark is what ORCH_TASK says in a task's environment.

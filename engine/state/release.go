@@ -16,6 +16,7 @@ func (w *writer) putRelease(p *api.PutRelease) error {
 		return refuse(Invalid, "a release needs a stack and its spec")
 	}
 	st := w.Stack(r.Stack)
+	stopped := st.GetStopped()
 	if st.GetRelease() != p.BaseRelease {
 		return refuse(Stale, "stack %q is at release %d now, not %d: plan again", r.Stack, st.GetRelease(), p.BaseRelease)
 	}
@@ -48,7 +49,7 @@ func (w *writer) putRelease(p *api.PutRelease) error {
 	declared := map[string]bool{}
 	for _, s := range r.Spec.Services {
 		declared[s.Name] = true
-		w.putService(r, s, p.Versions[s.Name])
+		w.putService(r, s, p.Versions[s.Name], stopped)
 	}
 	for _, old := range w.ServicesOf(r.Stack) {
 		if !declared[old.Name] && !old.Removed {
@@ -61,13 +62,14 @@ func (w *writer) putRelease(p *api.PutRelease) error {
 
 // putService brings a service to a release: a new one starts at it, one of
 // another version gets a rollout, else only what needs no new task changes.
-func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string) {
+// Where nothing runs, since the stack was stopped, nothing has to be rolled.
+func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, stopped bool) {
 	id := spec.ServiceID(r.Stack, s.Name)
 	if w.Version(id, version) == nil {
 		w.put(versionTable, &api.Version{Id: VersionID(id, version), ServiceId: id, Hash: version, Task: s.Task})
 	}
 	old := w.Service(id)
-	if old == nil || old.Removed || old.Spec.Mode != s.Mode {
+	if old == nil || old.Removed || stopped || old.Spec.Mode != s.Mode {
 		svc := &api.Service{
 			Id: id, Stack: r.Stack, Name: s.Name, Spec: s, Version: version, Release: r.Number,
 			StableSpec: s, StableVersion: version, StableRelease: r.Number, CreatedAt: w.now, UpdatedAt: w.now,
