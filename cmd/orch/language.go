@@ -105,7 +105,7 @@ func docCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doc [BUILTIN]", Short: "Read about the language's builtins",
 		Example: "  orch doc\n  orch doc service\n  orch doc health.http\n  orch doc --stubs > orch.pyi",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    upTo(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if stubs {
 				fmt.Fprint(cmd.OutOrStdout(), playbooks.Stubs())
@@ -127,7 +127,7 @@ func fmtCommand() *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{
 		Use: "fmt PATH...", Short: "Format playbooks in place",
-		Args: cobra.MinimumNArgs(1),
+		Args: some("a path"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			files, err := starFiles(args)
 			if err != nil {
@@ -195,7 +195,7 @@ func starFiles(paths []string) ([]string, error) {
 func lintCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "lint PATH...", Short: "Find what is suspicious in playbooks", Args: cobra.MinimumNArgs(1),
+		Use: "lint PATH...", Short: "Find what is suspicious in playbooks", Args: some("a path"),
 		Long: `Read playbooks without evaluating them and say what is suspicious. Exit code 1 if
 anything is. A comment "# lint: ignore RULE" at the end of a line silences a rule.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

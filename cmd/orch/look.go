@@ -15,7 +15,7 @@ func psCommand() *cobra.Command {
 	var output, node string
 	var all bool
 	cmd := &cobra.Command{
-		Use: "ps [STACK]", Short: "List tasks, and why one isn't running", Args: cobra.MaximumNArgs(1),
+		Use: "ps [STACK]", Short: "List tasks, and why one isn't running", Args: upTo(1),
 		Long: `List the tasks of all stacks or of one. WHY tells what a task that isn't ready
 waits for, and for how long; -o wide adds until when, and its place.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -118,7 +118,7 @@ func eventsCommand() *cobra.Command {
 	var output string
 	var follow bool
 	cmd := &cobra.Command{
-		Use: "events [STACK]", Short: "See what happened, and what happens", Args: cobra.MaximumNArgs(1),
+		Use: "events [STACK]", Short: "See what happened, and what happens", Args: upTo(1),
 		Long: `Print the newest events of the cluster (4096 are remembered since the engine
 began), then, with -f, those that come.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

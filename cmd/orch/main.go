@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,6 +51,10 @@ func run(args []string) int {
 		return exit.code
 	}
 	fmt.Fprintln(os.Stderr, "orch: "+explain(err))
+	if strings.HasPrefix(err.Error(), "unknown command") {
+		fmt.Fprintln(os.Stderr, "See `orch --help`.")
+		return 2
+	}
 	return 1
 }
 
@@ -139,6 +144,26 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return &exitError{2, fmt.Sprintf("orch: `%s` needs %s\nUsage: %s", cmd.CommandPath(), names[len(args)], cmd.UseLine())}
 		case len(args) > len(names):
 			return &exitError{2, fmt.Sprintf("orch: `%s` has no use for %q\nUsage: %s", cmd.CommandPath(), args[len(names)], cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+// upTo is cobra.MaximumNArgs with words.
+func upTo(most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > most {
+			return exactly(args[:most]...)(cmd, args)
+		}
+		return nil
+	}
+}
+
+// some is cobra.MinimumNArgs(1) with words.
+func some(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return exactly(name)(cmd, args)
 		}
 		return nil
 	}

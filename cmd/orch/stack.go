@@ -135,7 +135,12 @@ func stackRollback() *cobra.Command {
 		Long: `Deploy an earlier release again, as a release of its own: without a number, the
 one before the newest. The sources and parameters of that time are used; nothing
 is evaluated anew. Waits until it has converged.`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := some("a stack")(cmd, args); err != nil {
+				return err
+			}
+			return upTo(2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ask := &api.RollbackStackRequest{Stack: args[0]}
 			if len(args) == 2 {
@@ -180,7 +185,7 @@ func serviceCommand() *cobra.Command {
 func serviceLs() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "ls [STACK]", Short: "List services", Args: cobra.MaximumNArgs(1),
+		Use: "ls [STACK]", Short: "List services", Args: upTo(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, _, err := connectCluster(cmd.Context())
 			if err != nil {
