@@ -1,0 +1,245 @@
+package script
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"orch/engine/api"
+	"orch/engine/state"
+)
+
+// TestTranscripts runs testdata/*.txt. Run with -rewrite after a change that
+// is meant, and read the diff.
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &session{World: New()}
+		s.Committed = func(v state.View, deltas []state.Delta) error {
+			for _, d := range deltas {
+				if text := s.Describe(d); text != "" {
+					s.out.WriteString(text + "\n")
+				}
+			}
+			return s.invariants(v)
+		}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.out.Reset()
+			if err := s.run(t, d); err != nil {
+				fmt.Fprintf(&s.out, "error: %v\n", err)
+			}
+			return s.text()
+		})
+	})
+}
+
+const stack = "app"
+
+type session struct {
+	*World
+	spec *api.StackSpec
+	out  strings.Builder
+}
+
+var own = regexp.MustCompile(`\bapp/`)
+
+// text is the output, the stack's name left out of ids.
+func (s *session) text() string { return own.ReplaceAllString(s.out.String(), "") }
+
+// invariants hold after every entry.
+func (s *session) invariants(v state.View) error {
+	for _, svc := range v.Services() {
+		want := map[string]int{}
+		for _, t := range v.TasksOf(svc.Id) {
+			if !state.Ended(t.Status.GetState()) {
+				want[t.SlotId]++
+			}
+		}
+		for slot, n := range want {
+			most := 2 // start-first
+			if svc.Spec.Update.GetOrder() == "stop-first" || svc.Spec.Mode == "job" {
+				most = 1
+			}
+			if n > most {
+				return fmt.Errorf("slot %s has %d tasks", slot, n)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) run(t *testing.T, d *datadriven.TestData) error {
+	arg := func(i int) string {
+		if i >= len(d.CmdArgs) {
+			t.Fatalf("%s: %s wants more arguments", d.Pos, d.Cmd)
+		}
+		return d.CmdArgs[i].Key
+	}
+	id := func(i int) string { return stack + "/" + arg(i) }
+	switch d.Cmd {
+	case "show":
+		s.out.WriteString(s.Show())
+		return nil
+	case "node-up":
+		n := &api.Node{Id: arg(0), Labels: map[string]string{}}
+		facts(t, n, d.CmdArgs[1:])
+		if err := s.NodeUp(n); err != nil {
+			return err
+		}
+	case "node-down":
+		if err := s.NodeDown(arg(0)); err != nil {
+			return err
+		}
+	case "node-remove":
+		if _, err := s.Propose(&api.Command{Kind: &api.Command_RemoveNode{RemoveNode: &api.RemoveNode{Id: arg(0)}}}); err != nil {
+			return err
+		}
+		delete(s.agents, arg(0))
+	case "node-set":
+		set := &api.SetNode{Id: arg(0), Labels: map[string]string{}}
+		for _, a := range d.CmdArgs[1:] {
+			if a.Key == "availability" {
+				set.Availability = a.Vals[0]
+			} else {
+				set.Labels[a.Key] = strings.Join(a.Vals, "")
+			}
+		}
+		if _, err := s.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: set}}); err != nil {
+			return err
+		}
+	case "apply", "update":
+		if err := s.apply(t, d); err != nil {
+			return err
+		}
+	case "release":
+		number, _ := strconv.Atoi(arg(0))
+		r := s.State.View().Release(stack, uint64(number))
+		if r == nil {
+			return fmt.Errorf("no release %d", number)
+		}
+		s.spec = r.Spec
+		if _, err := s.Apply(s.spec, "rollback"); err != nil {
+			return err
+		}
+	case "releases":
+		for _, r := range s.State.View().Releases(stack) {
+			fmt.Fprintf(&s.out, "%d ", r.Number)
+		}
+		s.out.WriteString("\n")
+		return nil
+	case "tasks":
+		for _, t := range s.State.View().Tasks() {
+			if strings.HasPrefix(t.Id, id(0)) {
+				fmt.Fprintf(&s.out, "%s %s\n", t.Id, stateName(t.Status.State))
+			}
+		}
+		return nil
+	case "stop", "start", "remove":
+		if err := s.SetStack(stack, d.Cmd); err != nil {
+			return err
+		}
+	case "pause", "resume", "abort":
+		if err := s.Signal(id(0), d.Cmd); err != nil {
+			return err
+		}
+	case "hold":
+		before := "running"
+		d.MaybeScanArgs(t, "before", &before)
+		s.Hold(id(0), api.TaskState(api.TaskState_value["TASK_STATE_"+strings.ToUpper(before)]))
+		return nil
+	case "let":
+		s.World.Release(id(0))
+	case "break":
+		message, after, n := "exited with code 1", "-1s", -1
+		d.MaybeScanArgs(t, "message", &message)
+		d.MaybeScanArgs(t, "after", &after)
+		d.MaybeScanArgs(t, "n", &n)
+		s.Break(arg(0), message, duration(t, after), n)
+	case "mend":
+		s.Mend(arg(0))
+	case "fail", "complete":
+		message := ""
+		if d.Cmd == "fail" {
+			message = "exited with code 1"
+			d.MaybeScanArgs(t, "message", &message)
+		}
+		for i := range d.CmdArgs {
+			if arg(i) != "message" && !s.End(s.newest(id(i)), message) {
+				return fmt.Errorf("%s isn't running", id(i))
+			}
+		}
+	case "ready", "unready":
+		if !s.SetReady(s.newest(id(0)), d.Cmd == "ready") {
+			return fmt.Errorf("%s isn't running", id(0))
+		}
+	case "kill-leader":
+		if err := s.KillLeader(); err != nil {
+			return err
+		}
+	case "tick":
+		if err := s.Advance(duration(t, arg(0))); err != nil {
+			return err
+		}
+		return nil
+	case "settle":
+	default:
+		t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+	}
+	return s.Settle()
+}
+
+// newest is the slot's newest task that hasn't ended; a task id stays.
+func (s *session) newest(id string) string {
+	if strings.Contains(id, "#") {
+		return id
+	}
+	best := &api.Task{}
+	svc, _, _ := strings.Cut(id, ".")
+	for _, t := range s.State.View().TasksOf(svc) {
+		if t.SlotId == id && !state.Ended(t.Status.State) && t.Attempt > best.Attempt {
+			best = t
+		}
+	}
+	return best.Id
+}
+
+func facts(t *testing.T, n *api.Node, args []datadriven.CmdArg) {
+	n.Facts = &api.NodeFacts{CpusMilli: 8000, Memory: 16 << 30}
+	for _, a := range args {
+		v := strings.Join(a.Vals, "")
+		switch a.Key {
+		case "cpus":
+			n.Facts.CpusMilli = int64(number(t, v) * 1000)
+		case "memory":
+			n.Facts.Memory = int64(number(t, v)) << 20
+		case "runtimes":
+			n.Facts.Runtimes = []*api.RuntimeFacts{}
+			for _, r := range a.Vals {
+				name, why, _ := strings.Cut(r, ":")
+				n.Facts.Runtimes = append(n.Facts.Runtimes, &api.RuntimeFacts{Name: name, Error: why})
+			}
+		default:
+			n.Labels[a.Key] = v
+		}
+	}
+}
+
+func number(t *testing.T, s string) float64 {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func duration(t *testing.T, s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}

@@ -1,0 +1,244 @@
+package script
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/engine/api"
+	"orch/engine/control"
+	"orch/engine/rollout"
+	"orch/engine/spec"
+	"orch/engine/state"
+)
+
+// World is a cluster of one leader and fake agents.
+type World struct {
+	State    *state.State
+	Strategy rollout.Strategy
+	Now      time.Time
+	// Choose says which services a pass looks at; nil: all of them.
+	Choose func(state.View, time.Time) []string
+	// Planned sees each pass before its changes are applied.
+	Planned func(control.Pass)
+	// Committed sees every entry; an error stops the run.
+	Committed func(state.View, []state.Delta) error
+	// Entries counts what was committed.
+	Entries int
+
+	index  uint64
+	agents map[string]*agent // by node id
+	holds  map[string]api.TaskState
+	broken map[string]broken
+	wake   time.Time
+}
+
+// New makes an empty world at noon of a Tuesday.
+func New() *World {
+	return &World{
+		State: state.New(), Strategy: rollout.Rolling{}, Now: time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC),
+		agents: map[string]*agent{}, holds: map[string]api.TaskState{}, broken: map[string]broken{},
+	}
+}
+
+// Propose commits a command at once.
+func (w *World) Propose(c *api.Command) (state.Result, error) {
+	if c.Time == nil {
+		c.Time = timestamppb.New(w.Now)
+	}
+	if c.Version == 0 {
+		c.Version = state.CommandSet
+	}
+	w.index++
+	w.Entries++
+	r := w.State.Apply(w.index, c)
+	if r.Err != nil {
+		return r, r.Err
+	}
+	if w.Committed != nil {
+		return r, w.Committed(w.State.View(), r.Deltas)
+	}
+	return r, nil
+}
+
+// most passes at one instant; more mean that it never comes to rest.
+const mostPasses = 500
+
+// Settle lets the leader and the agents work until neither has anything to
+// do at this instant.
+func (w *World) Settle() error {
+	for range mostPasses {
+		worked, err := w.pass()
+		if err != nil {
+			return err
+		}
+		for _, id := range sortedKeys(w.agents) {
+			did, err := w.agents[id].step(w)
+			if err != nil {
+				return err
+			}
+			worked = worked || did
+		}
+		if !worked {
+			return nil
+		}
+	}
+	return fmt.Errorf("not at rest after %d passes", mostPasses)
+}
+
+// Plan is what the leader would do now with all services.
+func (w *World) Plan() control.Pass {
+	return control.Plan(w.State.View(), w.services(), w.Strategy, w.Now)
+}
+
+func (w *World) services() []string {
+	var ids []string
+	for _, s := range w.State.View().Services() {
+		ids = append(ids, s.Id)
+	}
+	return ids
+}
+
+func (w *World) pass() (worked bool, err error) {
+	v := w.State.View()
+	ids := w.services()
+	if w.Choose != nil {
+		ids = w.Choose(v, w.Now)
+	}
+	p := control.Plan(v, ids, w.Strategy, w.Now)
+	if w.Planned != nil {
+		w.Planned(p)
+	}
+	w.wake = time.Time{}
+	for _, at := range p.Wake {
+		if w.wake.IsZero() || at.Before(w.wake) {
+			w.wake = at
+		}
+	}
+	for _, c := range p.Changes {
+		if _, err := w.Propose(&api.Command{Kind: &api.Command_Changes{Changes: c}}); err != nil {
+			return true, err
+		}
+	}
+	return len(p.Changes) > 0, nil
+}
+
+// Advance moves the clock by d, stopping wherever the leader or an agent
+// asked to be woken.
+func (w *World) Advance(d time.Duration) error {
+	end := w.Now.Add(d)
+	for {
+		if err := w.Settle(); err != nil {
+			return err
+		}
+		next := end
+		if !w.wake.IsZero() && w.wake.After(w.Now) && w.wake.Before(next) {
+			next = w.wake
+		}
+		for _, a := range w.agents {
+			if at := a.wake(w); at.After(w.Now) && at.Before(next) {
+				next = at
+			}
+		}
+		if !w.Now.Before(end) {
+			return nil
+		}
+		w.Now = next
+	}
+}
+
+// KillLeader drops all that isn't in the log: a new engine restores the old
+// one's snapshot and goes on.
+func (w *World) KillLeader() error {
+	var snapshot bytes.Buffer
+	if err := w.State.View().WriteSnapshot(&snapshot); err != nil {
+		return err
+	}
+	w.State = state.New()
+	return w.State.Restore(&snapshot)
+}
+
+// NodeUp makes a node, or brings it back. Zero fields get defaults.
+func (w *World) NodeUp(n *api.Node) error {
+	if old := w.State.View().Node(n.Id); old != nil {
+		w.agents[n.Id].down = false
+		_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "up", StatusReason: "its agent came back"}}})
+		return err
+	}
+	n = proto.CloneOf(n)
+	n.Role, n.Availability, n.Status, n.StatusSince = "agent", "active", "up", timestamppb.New(w.Now)
+	if n.Name == "" {
+		n.Name = n.Id
+	}
+	if n.Facts == nil {
+		n.Facts = &api.NodeFacts{CpusMilli: 8000, Memory: 16 << 30}
+	}
+	if n.Facts.Runtimes == nil {
+		n.Facts.Runtimes = []*api.RuntimeFacts{{Name: "docker"}, {Name: "process"}}
+	}
+	w.agents[n.Id] = &agent{node: n.Id, local: map[string]*api.TaskStatus{}}
+	_, err := w.Propose(&api.Command{Kind: &api.Command_PutNode{PutNode: n}})
+	return err
+}
+
+// NodeDown cuts a node off; what runs there runs on.
+func (w *World) NodeDown(id string) error {
+	w.agents[id].down = true
+	_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: id, Status: "down", StatusReason: "its heartbeats ended"}}})
+	return err
+}
+
+// Apply commits a stack as its next release.
+func (w *World) Apply(s *api.StackSpec, cause string) (state.Result, error) {
+	s = proto.CloneOf(s)
+	spec.Normalize(s)
+	if err := spec.Validate(s); err != nil {
+		return state.Result{Err: err}, err
+	}
+	versions := map[string]string{}
+	for _, svc := range s.Services {
+		versions[svc.Name] = spec.Version(svc.Task)
+	}
+	return w.Propose(&api.Command{Kind: &api.Command_PutRelease{PutRelease: &api.PutRelease{
+		Release: &api.Release{Stack: s.Name, Spec: s, Cause: cause}, Versions: versions,
+		BaseRelease: w.State.View().Stack(s.Name).GetRelease(),
+	}}})
+}
+
+// Signal sends `orch rollout SIGNAL SERVICE`.
+func (w *World) Signal(service, signal string) error {
+	_, err := w.Propose(&api.Command{Kind: &api.Command_SignalRollout{SignalRollout: &api.SignalRollout{ServiceId: service, Signal: signal, By: "ann"}}})
+	return err
+}
+
+// SetStack stops, starts or removes a stack.
+func (w *World) SetStack(name, action string) error {
+	_, err := w.Propose(&api.Command{Kind: &api.Command_SetStack{SetStack: &api.SetStack{Name: name, Action: action}}})
+	return err
+}
+
+// Running counts what really runs of each slot, whatever the engine believes.
+func (w *World) Running() map[string]int {
+	n := map[string]int{}
+	for _, a := range w.agents {
+		for id, st := range a.local {
+			if st.State >= api.TaskState_TASK_STATE_STARTING && !state.Ended(st.State) {
+				n[id[:slices.Index([]byte(id), '#')]]++
+			}
+		}
+	}
+	return n
+}
+
+func sortedKeys[T any](m map[string]T) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
