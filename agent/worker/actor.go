@@ -40,8 +40,13 @@ func (w *Worker) newActor(as *api.Assignment) *actor {
 	}
 	resolve(t)
 	a := &actor{w: w, t: t, runtime: w.runtimes[t.Spec.Runtime], ports: as.Ports, poke: make(chan struct{}, 1)}
-	a.k = task.Knowledge{Desired: as.Desired, State: as.State}
-	a.status = &api.TaskStatus{TaskId: t.ID, State: as.State}
+	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState()}
+	// What the engine knows holds until this agent has looked: a task that is
+	// adopted stays in rotation meanwhile.
+	a.status = &api.TaskStatus{TaskId: t.ID}
+	if as.Status != nil {
+		a.status = proto.CloneOf(as.Status)
+	}
 	if as.NotBefore != nil {
 		a.notBefore = as.NotBefore.AsTime()
 	}
@@ -56,8 +61,8 @@ func (a *actor) assign(as *api.Assignment) {
 		a.k.Desired = as.Desired
 		a.interrupt()
 	}
-	if as.State >= api.TaskState_TASK_STATE_COMPLETE && a.k.State < as.State {
-		a.k.State = as.State // given up by the engine: LOST
+	if state := as.Status.GetState(); state >= api.TaskState_TASK_STATE_COMPLETE && a.k.State < state {
+		a.k.State = state // given up by the engine: LOST
 		a.interrupt()
 	}
 }

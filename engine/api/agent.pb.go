@@ -488,7 +488,7 @@ type Assignment struct {
 	Ports         []*PortSpec            `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`
 	Slot          string                 `protobuf:"bytes,13,opt,name=slot,proto3" json:"slot,omitempty"`
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // don't start earlier
-	State         TaskState              `protobuf:"varint,15,opt,name=state,proto3,enum=orch.v1.TaskState" json:"state,omitempty"`  // as the engine knows it: one that ended never starts again
+	Status        *TaskStatus            `protobuf:"bytes,15,opt,name=status,proto3" json:"status,omitempty"`                        // as the engine knows it: one that ended never starts again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -621,11 +621,11 @@ func (x *Assignment) GetNotBefore() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Assignment) GetState() TaskState {
+func (x *Assignment) GetStatus() *TaskStatus {
 	if x != nil {
-		return x.State
+		return x.Status
 	}
-	return TaskState_TASK_STATE_UNSPECIFIED
+	return nil
 }
 
 // TaskFile is a secret or a config with its content.
@@ -1028,7 +1028,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xfa\x04\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xfd\x04\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12.\n" +
@@ -1046,8 +1046,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x05ports\x18\f \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x12\n" +
 	"\x04slot\x18\r \x01(\tR\x04slot\x129\n" +
 	"\n" +
-	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12(\n" +
-	"\x05state\x18\x0f \x01(\x0e2\x12.orch.v1.TaskStateR\x05state\x1a9\n" +
+	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12+\n" +
+	"\x06status\x18\x0f \x01(\v2\x13.orch.v1.TaskStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
@@ -1119,7 +1119,6 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*VolumeSpec)(nil),            // 21: orch.v1.VolumeSpec
 	(*PortSpec)(nil),              // 22: orch.v1.PortSpec
 	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(TaskState)(0),                // 24: orch.v1.TaskState
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -1142,7 +1141,7 @@ var file_engine_api_agent_proto_depIdxs = []int32{
 	13, // 17: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
 	22, // 18: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
 	23, // 19: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	24, // 20: orch.v1.Assignment.state:type_name -> orch.v1.TaskState
+	16, // 20: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
 	23, // 21: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	11, // 22: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
 	23, // 23: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp

@@ -48,7 +48,7 @@ type assigner struct {
 // assignment is all that the agent needs; of a task that it knows only what
 // changed.
 func (a assigner) assignment(t *api.Task, known bool) *api.Assignment {
-	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, State: t.Status.GetState()}
+	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, Status: t.Status}
 	if known {
 		return as
 	}
