@@ -40,7 +40,7 @@ The same bundle and parameters give the same specification on any machine.`,
 		},
 	}
 	in.flags(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "json", "json (mistakes come as JSON too)")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, or json: mistakes come as JSON too")
 	return cmd
 }
 
