@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -80,9 +81,23 @@ func (p *patient) StoreLogs(l []*raft.Log) error {
 }
 
 func (p *patient) Set(k, v []byte) error {
-	return p.write("raft's vote", func() error { return p.StableStore.Set(k, v) })
+	return p.orEnd(p.write("raft's vote", func() error { return p.StableStore.Set(k, v) }))
 }
 
 func (p *patient) SetUint64(k []byte, v uint64) error {
-	return p.write("raft's term", func() error { return p.StableStore.SetUint64(k, v) })
+	return p.orEnd(p.write("raft's term", func() error { return p.StableStore.SetUint64(k, v) }))
+}
+
+// orEnd ends raft's goroutine where the store closes before a vote could be
+// saved: with the error raft would panic, without it the vote might be given
+// twice.
+func (p *patient) orEnd(err error) error {
+	select {
+	case <-p.closing:
+		if err != nil {
+			runtime.Goexit()
+		}
+	default:
+	}
+	return err
 }

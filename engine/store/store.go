@@ -31,6 +31,9 @@ type Config struct {
 	TrailingLogs uint64
 	// SnapshotThreshold entries between snapshots; 0: 8192.
 	SnapshotThreshold uint64
+
+	// disk, if set, stands between raft and its log: tests let it fail.
+	disk func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
 }
 
 // Timing of elections. A leader that can't reach a quorum for Lease steps
@@ -71,6 +74,14 @@ func Open(c Config) (*Store, error) {
 		if c.Timing = clusterTiming; voters(logs, stable, snaps) <= 1 {
 			c.Timing = loneTiming
 		}
+	}
+	if c.disk != nil {
+		logs, stable = c.disk(logs, stable)
+	}
+	// Later a disk that takes no writes is waited for; who opens is told.
+	if err := stable.SetUint64([]byte("orch-opened"), 1); err != nil {
+		s.closeBolt()
+		return nil, fmt.Errorf("cannot write the raft log in %s: %w", c.Dir, err)
 	}
 	s.disk = newPatient(logs, stable, c.Logger)
 	logger := raftLogger(c.Logger)
@@ -183,25 +194,40 @@ func (s *Store) Propose(ctx context.Context, c *api.Command) (state.Result, erro
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(d))
 	}
-	f := s.raft.Apply(data, timeout)
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }() // ends when raft answers, at its shutdown at the latest
-	select {
-	case err = <-done:
-	case <-trouble:
-		if _, err = s.disk.state(); err == nil {
-			err = <-done // it was over at once
-		} else {
-			return state.Result{}, fmt.Errorf("%w: %w", ErrLost, err)
-		}
-	case <-ctx.Done():
-		return state.Result{}, fmt.Errorf("%w: %w", ErrLost, ctx.Err())
+	if err := ctx.Err(); err != nil {
+		return state.Result{}, err
 	}
-	if err != nil {
-		return state.Result{}, s.explain(err)
+	done := make(chan outcome, 1)
+	// It ends when raft answers, at its shutdown at the latest. Even to hand
+	// the command over can take long: raft's loop waits for the disk.
+	go func() { done <- s.await(s.raft.Apply(data, timeout)) }()
+	for {
+		select {
+		case o := <-done:
+			return o.result, o.err
+		case <-ctx.Done():
+			return state.Result{}, fmt.Errorf("%w: %w", ErrLost, ctx.Err())
+		case <-trouble:
+			again, err := s.disk.state()
+			if err != nil {
+				return state.Result{}, fmt.Errorf("%w: %w", ErrLost, err)
+			}
+			trouble = again // it was over at once
+		}
+	}
+}
+
+type outcome struct {
+	result state.Result
+	err    error
+}
+
+func (s *Store) await(f raft.ApplyFuture) outcome {
+	if err := f.Error(); err != nil {
+		return outcome{err: s.explain(err)}
 	}
 	r := f.Response().(state.Result)
-	return r, r.Err
+	return outcome{r, r.Err}
 }
 
 // ErrLost says that a command's outcome is not known: it may or may not be
@@ -239,13 +265,21 @@ func (s *Store) Barrier(ctx context.Context) error {
 	if d, ok := ctx.Deadline(); ok {
 		timeout = time.Until(d)
 	}
-	if err := s.raft.Barrier(timeout).Error(); err != nil {
-		return s.explain(err)
+	done := make(chan error, 1)
+	go func() { done <- s.raft.Barrier(timeout).Error() }() // ends as in Propose
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-done:
+		if err != nil {
+			return s.explain(err)
+		}
+		return nil
 	}
-	return nil
 }
 
-// Snapshot writes a snapshot now and lets the log be cut.
+// Snapshot writes a snapshot now and lets the log be cut. It waits until the
+// disk takes writes.
 func (s *Store) Snapshot() error {
 	err := s.raft.Snapshot().Error()
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {

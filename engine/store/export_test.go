@@ -1,0 +1,68 @@
+package store
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// What only tests need: to make a cluster of several, and to break one.
+
+// MaxPending is how many deltas a watcher keeps.
+const MaxPending = maxPending
+
+// Add makes another engine a voter of the cluster that s leads.
+func (s *Store) Add(id, address string) error {
+	return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 10*time.Second).Error()
+}
+
+// Leads says whether s thinks so.
+func (s *Store) Leads() bool { return s.raft.State() == raft.Leader }
+
+// LogRange is the first and the last entry that the log keeps.
+func (s *Store) LogRange() (first, last uint64) {
+	first, _ = s.disk.FirstIndex()
+	last, _ = s.disk.LastIndex()
+	return first, last
+}
+
+// Tell and TellAll are what raft's goroutine does.
+var (
+	Tell    = (*watchers).tell
+	TellAll = (*watchers).tellAll
+)
+
+// Watchers is the set of them.
+type Watchers = watchers
+
+// FailWrites lets writes of the log fail with what fail returns, if anything.
+func FailWrites(c Config, fail func() error) Config {
+	c.disk = func(l raft.LogStore, s raft.StableStore) (raft.LogStore, raft.StableStore) {
+		return failing{l, fail}, failingStable{s, fail}
+	}
+	return c
+}
+
+type failing struct {
+	raft.LogStore
+	fail func() error
+}
+
+func (f failing) StoreLogs(l []*raft.Log) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.LogStore.StoreLogs(l)
+}
+
+type failingStable struct {
+	raft.StableStore
+	fail func() error
+}
+
+func (f failingStable) SetUint64(k []byte, v uint64) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.StableStore.SetUint64(k, v)
+}
