@@ -1,9 +1,12 @@
 package control
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
@@ -58,8 +61,8 @@ type planner struct {
 	now   time.Time
 	batch *api.Changes
 	size  int
-
 	plans []planned
+	names map[string]string // node ids, when asked for
 }
 
 type planned struct {
@@ -95,6 +98,9 @@ func (p *planner) place() {
 		decisions := schedule.Place(p.view.Nodes(), p.view.Tasks(), p.specOf(), requests)
 		for i, d := range decisions {
 			p.decide(p.plans[owner[i]], requests[i].Task, d)
+			if d.Node != "" {
+				p.pin(p.plans[owner[i]], requests[i], d.Node)
+			}
 		}
 	}
 	for _, pl := range p.plans {
@@ -123,44 +129,57 @@ func (p *planner) request(svc *api.Service, t *api.Task) schedule.Request {
 		r.Spec = svc.Spec.Task
 	}
 	if svc.Spec.Mode == "global" {
-		r.Pin, r.PinWhy = p.slotNode(svc, t), "its slot"
+		r.Pin = p.nodeNamed(strings.TrimPrefix(t.SlotId, svc.Id+"."))
 		return r
 	}
-	for _, m := range r.Spec.Mounts {
-		if m.Type != "volume" {
-			continue
-		}
-		if node := p.lastNode(t); node != "" && p.view.Node(node) != nil {
-			r.Pin, r.PinWhy = node, "its volume "+m.Source
+	if m := volume(r.Spec); m != nil {
+		if node := p.view.Slot(t.SlotId).GetNodeId(); node != "" && p.view.Node(node) != nil {
+			r.Pin, r.PinWhy = node, fmt.Sprintf("its volume %q", m.Source)
 		}
 	}
 	return r
 }
 
-func (p *planner) lastNode(t *api.Task) string {
-	for attempt := t.Attempt - 1; attempt > 0; attempt-- {
-		prev := p.view.Task(state.TaskID(t.SlotId, attempt))
-		if prev == nil {
-			return ""
-		}
-		if prev.NodeId != "" {
-			return prev.NodeId
+// volume is the first mount of a local volume.
+func volume(s *api.TaskSpec) *api.Mount {
+	for _, m := range s.GetMounts() {
+		if m.Type == "volume" {
+			return m
 		}
 	}
-	return ""
+	return nil
 }
 
-// slotNode is the node that the slot of a global service belongs to.
-func (p *planner) slotNode(svc *api.Service, t *api.Task) string {
-	if slot := p.view.Slot(t.SlotId); slot != nil {
-		return slot.NodeId
-	}
-	for _, n := range p.view.Nodes() { // the slot is made in this plan
-		if state.SlotID(svc.Id, n.Name) == t.SlotId {
-			return n.Id
+// nodeNamed is the id of the node that a global service's slot is named after.
+func (p *planner) nodeNamed(name string) string {
+	if p.names == nil {
+		p.names = map[string]string{}
+		for _, n := range p.view.Nodes() {
+			p.names[n.Name] = n.Id
 		}
 	}
+	if id, ok := p.names[name]; ok {
+		return id
+	}
 	return "none"
+}
+
+// pin remembers in the slot where its local volume is.
+func (p *planner) pin(pl planned, r schedule.Request, node string) {
+	if r.Service.Spec.Mode == "global" || volume(r.Spec) == nil {
+		return
+	}
+	for _, s := range pl.plan.Changes.PutSlots {
+		if s.Id == r.Task.SlotId {
+			s.NodeId = node // made in this plan
+			return
+		}
+	}
+	if s := p.view.Slot(r.Task.SlotId); s != nil && s.NodeId != node {
+		s = proto.CloneOf(s)
+		s.NodeId = node
+		pl.plan.Changes.PutSlots = append(pl.plan.Changes.PutSlots, s)
+	}
 }
 
 // decide puts a node, or the reason why there is none, on a task. A task

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"strings"
 
 	"orch/engine/api"
 	"orch/engine/spec"
@@ -31,9 +32,14 @@ func (s *service) dependency(d *api.Dependency, first bool) string {
 	case other.Spec.Mode == "job":
 		return jobLacks(other, d.Condition)
 	}
-	want := len(s.view.SlotsOf(other.Id))
-	if other.Spec.Mode == "replicated" {
-		want = int(other.Spec.Replicas)
+	want := int(other.Spec.Replicas)
+	if other.Spec.Mode == "global" {
+		want = 0
+		for _, slot := range s.view.SlotsOf(other.Id) {
+			if !slot.Removed {
+				want++
+			}
+		}
 	}
 	have, why := 0, ""
 	for _, t := range s.view.TasksOf(other.Id) {
@@ -44,7 +50,7 @@ func (s *service) dependency(d *api.Dependency, first bool) string {
 		if d.Condition == "started" && started || serving(t) {
 			have++
 		} else if why == "" {
-			why = reason(t)
+			why = d.Service + strings.TrimPrefix(t.SlotId, other.Id) + " " + reason(t)
 		}
 	}
 	if !first {
@@ -59,7 +65,7 @@ func (s *service) dependency(d *api.Dependency, first bool) string {
 		why = "it has no task yet"
 	}
 	if want > 1 {
-		return fmt.Sprintf("%d of %d, %s", have, want, why)
+		return fmt.Sprintf("%d of %d are, %s", have, want, why)
 	}
 	return why
 }
@@ -80,15 +86,15 @@ func jobLacks(job *api.Service, condition string) string {
 // reason says in a few words how far a task is.
 func reason(t *api.Task) string {
 	if t.Wait != nil {
-		return t.Wait.Reason
+		return "waits: " + t.Wait.Reason
 	}
 	switch t.Status.GetState() {
 	case api.TaskState_TASK_STATE_PENDING, api.TaskState_TASK_STATE_ASSIGNED:
-		return "it is being placed"
+		return "is being placed"
 	case api.TaskState_TASK_STATE_PREPARING:
-		return "it is being prepared"
+		return "is being prepared"
 	case api.TaskState_TASK_STATE_STARTING:
-		return "it is starting"
+		return "is starting"
 	}
-	return "it isn't ready"
+	return "isn't ready"
 }

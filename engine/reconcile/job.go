@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,6 +41,17 @@ func (s *service) job() {
 		s.wakeAt(d.AsTime())
 	}
 	s.completions(run)
+	for _, id := range s.slotIDs {
+		if !s.completion(id) { // fewer are wanted, or it was no job
+			s.vacate(s.slot[id])
+		}
+	}
+}
+
+// completion says whether a slot is one of those that the job fills.
+func (s *service) completion(id string) bool {
+	n, err := strconv.Atoi(s.slot[id].Key)
+	return err == nil && n >= 1 && n <= int(max(s.svc.Spec.Job.GetCompletions(), 1))
 }
 
 // due says whether a run has to begin.
@@ -92,6 +104,8 @@ func (s *service) completions(run *api.JobRun) {
 		s.stopOthers(id, run.Number, "a newer run began")
 		complete, running, failed := s.attempts(id, run.Number)
 		switch {
+		case slices.ContainsFunc(s.tasks[id], func(t *api.Task) bool { return live(t) && t.Run != run.Number }):
+			// Never two tasks of one slot: what is being stopped comes first.
 		case complete:
 			done++
 		case running != nil:

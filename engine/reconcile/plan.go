@@ -148,19 +148,28 @@ func (s *service) clear() {
 	}
 }
 
-// keptTasks ended ones of each slot stay for `orch ps --all` and logs.
+// keptTasks ended ones of each slot stay for `orch ps --all` and logs, and as
+// many as a limit on attempts has to count.
 const keptTasks = 5
+
+func (s *service) kept() int {
+	return max(keptTasks, int(s.svc.Spec.Restart.GetMaxAttempts())+1, int(s.svc.Spec.Job.GetRetries())+1)
+}
 
 // collect forgets the oldest ended tasks of each slot.
 func (s *service) collect() {
 	if s.svc.Removed || s.view.Stack(s.svc.Stack).GetStopped() {
 		return
 	}
+	kept := s.kept()
 	for _, id := range s.slotIDs {
+		if s.slot[id].Removed {
+			continue // vacate does it
+		}
 		ended := 0
 		for i := len(s.tasks[id]) - 1; i >= 0; i-- {
 			if t := s.tasks[id][i]; !live(t) {
-				if ended++; ended > keptTasks {
+				if ended++; ended > kept {
 					s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
 				}
 			}

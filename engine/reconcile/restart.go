@@ -16,34 +16,41 @@ const (
 	defaultMaxDelay = time.Minute
 )
 
-// again decides whether a slot gets a task after prev ended, and fills in
-// when: exponential backoff between delay and max_delay, doubled with each
-// failure in a row.
+// again decides whether a slot gets a task after prev, and fills in when:
+// exponential backoff between delay and max_delay, doubled with each failure
+// in a row. What was ended from outside, or still runs and has to move, is no
+// failure.
 func (s *service) again(prev, next *api.Task) bool {
-	policy := s.svc.Spec.Restart
-	switch prev.Status.GetState() {
-	case api.TaskState_TASK_STATE_STOPPED, api.TaskState_TASK_STATE_LOST:
+	if !healthyLong(prev, s.now) {
 		next.Failures = prev.Failures
-		return true
-	case api.TaskState_TASK_STATE_COMPLETE:
-		if c := s.restartCondition(); c == "on-failure" || c == "none" {
-			return false
-		}
-	default:
-		if s.restartCondition() == "none" {
-			return false
-		}
 	}
-	ended := prev.Status.GetStateSince().AsTime()
-	if since := prev.Status.GetReadySince(); since != nil && ended.Sub(since.AsTime()) >= healthyFor {
+	if !byItself(prev) {
 		return true
 	}
-	next.Failures = prev.Failures + 1
-	if s.exhausted(prev, next) {
+	switch c := s.restartCondition(); {
+	case c == "none", c == "on-failure" && prev.Status.State == api.TaskState_TASK_STATE_COMPLETE:
+		return false
+	case healthyLong(prev, s.now):
+		return true
+	}
+	next.Failures++
+	if s.svc.Spec.Mode != "job" && GaveUp(s.svc.Spec.Restart, s.tasks[prev.SlotId], next.Failures) {
 		return false
 	}
-	next.NotBefore = stamp(ended.Add(Backoff(policy, next.Failures)))
+	next.NotBefore = stamp(prev.Status.StateSince.AsTime().Add(Backoff(s.svc.Spec.Restart, next.Failures)))
 	return true
+}
+
+// healthyLong says that t was ready for healthyFor before it ended.
+func healthyLong(t *api.Task, now time.Time) bool {
+	since, end := t.Status.GetReadySince(), now
+	if since == nil {
+		return false
+	}
+	if !live(t) {
+		end = t.Status.StateSince.AsTime()
+	}
+	return end.Sub(since.AsTime()) >= healthyFor
 }
 
 // restartCondition is the policy's; a job counts its retries itself.
@@ -69,15 +76,10 @@ func Backoff(p *api.RestartPolicy, failures uint32) time.Duration {
 	return min(delay, max(most, 0))
 }
 
-// exhausted says that max_attempts restarts were made in a row, or within
-// the policy's window.
-func (s *service) exhausted(prev, next *api.Task) bool {
-	return GaveUp(s.svc.Spec.Restart, s.tasks[prev.SlotId], next.Failures, s.now)
-}
-
 // GaveUp says whether a restart policy allows no further attempt after the
-// ended tasks of a slot, the newest of which was failure number failures.
-func GaveUp(p *api.RestartPolicy, tasks []*api.Task, failures uint32, now time.Time) bool {
+// ended tasks of a slot, the newest of which was failure number failures: more
+// than max_attempts in a row, or within the window before the newest's end.
+func GaveUp(p *api.RestartPolicy, tasks []*api.Task, failures uint32) bool {
 	most := int(p.GetMaxAttempts())
 	if most == 0 {
 		return false
@@ -86,13 +88,21 @@ func GaveUp(p *api.RestartPolicy, tasks []*api.Task, failures uint32, now time.T
 	if window == 0 {
 		return int(failures) > most
 	}
+	newest := last(tasks)
+	end := newest.GetStatus().GetStateSince().AsTime()
 	within := 0
 	for _, t := range tasks {
-		if t.Status.GetState() == api.TaskState_TASK_STATE_FAILED && now.Sub(t.Status.StateSince.AsTime()) < window {
+		if byItself(t) && t.Version == newest.Version && end.Sub(t.Status.StateSince.AsTime()) < window {
 			within++
 		}
 	}
 	return within > most
+}
+
+// byItself says that a task ended without being told to.
+func byItself(t *api.Task) bool {
+	st := t.Status.GetState()
+	return st == api.TaskState_TASK_STATE_FAILED || st == api.TaskState_TASK_STATE_COMPLETE
 }
 
 // waiting is what a dependency lacks; empty: nothing.
@@ -102,14 +112,7 @@ type waiting struct{ text string }
 func (s *service) waitFor(slot *api.Slot, t *api.Task) *api.Wait {
 	if nb := t.NotBefore; nb != nil && s.now.Before(nb.AsTime()) {
 		s.wakeAt(nb.AsTime())
-		prev := last(s.tasks[slot.Id])
-		if prev != nil && prev.Id == t.Id && len(s.tasks[slot.Id]) > 1 {
-			prev = s.tasks[slot.Id][len(s.tasks[slot.Id])-2]
-		}
-		return &api.Wait{
-			Reason: fmt.Sprintf("restarts after %s in a row: %s", plural(int(t.Failures), "failure"), prev.GetStatus().GetMessage()),
-			Since:  stamp(s.now), Deadline: nb,
-		}
+		return &api.Wait{Reason: s.failed(slot, t), Since: stamp(s.now), Deadline: nb}
 	}
 	for _, d := range s.svc.Spec.DependsOn {
 		lack := s.lacks(d, t.Attempt == 1)
@@ -117,10 +120,8 @@ func (s *service) waitFor(slot *api.Slot, t *api.Task) *api.Wait {
 			continue
 		}
 		w := &api.Wait{Since: stamp(s.now)}
-		if t.Wait != nil && t.Wait.Deadline != nil {
-			w.Deadline = t.Wait.Deadline
-		} else if d.Timeout.AsDuration() > 0 {
-			w.Deadline = stamp(s.now.Add(d.Timeout.AsDuration()))
+		if d.Timeout.AsDuration() > 0 {
+			w.Deadline = stamp(s.waitsFrom(t).Add(d.Timeout.AsDuration()))
 		}
 		w.Reason = "waits until " + d.Service + " is " + d.Condition + ": " + lack
 		if w.Deadline != nil {
@@ -133,4 +134,34 @@ func (s *service) waitFor(slot *api.Slot, t *api.Task) *api.Wait {
 		return w
 	}
 	return nil
+}
+
+// failed says how often and how the attempts before t ended.
+func (s *service) failed(slot *api.Slot, t *api.Task) string {
+	message := ""
+	for i := len(s.tasks[slot.Id]) - 1; i >= 0 && message == ""; i-- {
+		if prev := s.tasks[slot.Id][i]; prev.Id != t.Id && byItself(prev) {
+			message = prev.Status.Message
+		}
+	}
+	text := "restarts in a moment"
+	if t.Failures > 1 {
+		text = "restarts after " + plural(int(t.Failures), "failure") + " in a row"
+	}
+	if message != "" {
+		text += ": " + message
+	}
+	return text
+}
+
+// waitsFrom is when a task began to wait for its dependencies.
+func (s *service) waitsFrom(t *api.Task) time.Time {
+	from := s.now
+	if t.CreatedAt != nil {
+		from = t.CreatedAt.AsTime()
+	}
+	if nb := t.NotBefore; nb != nil && nb.AsTime().After(from) {
+		from = nb.AsTime()
+	}
+	return from
 }

@@ -23,6 +23,10 @@ func (s *service) slots() {
 		if slot == nil || slot.Removed {
 			slot = s.newSlot(id, key, slot)
 			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
+		} else if slot.Version != s.svc.Version && s.settled() {
+			slot = proto.CloneOf(slot) // an older plan overtook a release
+			slot.Version = s.svc.Version
+			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
 		}
 		s.converge(slot)
 	}
@@ -55,26 +59,29 @@ func (s *service) eligible(n *api.Node) bool {
 	if n.Availability == "drain" || !spec.Fits(s.svc.Spec, n) {
 		return false
 	}
-	_, has := s.slot[state.SlotID(s.svc.Id, n.Name)]
-	return has || n.Availability == "active"
+	slot := s.slot[state.SlotID(s.svc.Id, n.Name)]
+	return slot != nil && !slot.Removed || n.Availability == "active"
 }
 
 // newSlot begins at the version that is known to work while a rollout to
 // another one isn't through.
 func (s *service) newSlot(id, key string, old *api.Slot) *api.Slot {
-	slot := &api.Slot{Id: id, ServiceId: s.svc.Id, Key: key, Version: s.svc.Version, Attempts: old.GetAttempts()}
-	if r := s.view.Rollout(s.svc.RolloutId); r != nil && r.Outcome != "succeeded" && r.Outcome != "rolled_back" {
+	slot := &api.Slot{Id: id, ServiceId: s.svc.Id, Key: key, Version: s.svc.Version, Attempts: old.GetAttempts(), NodeId: old.GetNodeId()}
+	if !s.settled() {
 		slot.Version = s.svc.StableVersion
-	}
-	for _, n := range s.nodes {
-		if s.svc.Spec.Mode == "global" && n.Name == key {
-			slot.NodeId = n.Id
-		}
 	}
 	return slot
 }
 
-// vacate stops a slot that is no longer declared, then forgets it.
+// settled says that no rollout is under way or waits for an operator.
+func (s *service) settled() bool {
+	r := s.view.Rollout(s.svc.RolloutId)
+	return r == nil || r.Outcome == "succeeded" || r.Outcome == "rolled_back" || r.Outcome == "superseded"
+}
+
+// vacate empties a slot that is no longer declared. Its row stays, so that
+// the ids of its tasks are never given again while the service lives; only
+// that of a global service on a node which is gone goes too.
 func (s *service) vacate(slot *api.Slot) {
 	gone := true
 	for _, t := range s.tasks[slot.Id] {
@@ -85,18 +92,20 @@ func (s *service) vacate(slot *api.Slot) {
 			}
 		}
 	}
+	if !slot.Removed {
+		slot = proto.CloneOf(slot)
+		slot.Removed = true
+		s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
+	}
 	if !gone {
-		if !slot.Removed {
-			slot = proto.CloneOf(slot)
-			slot.Removed = true
-			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
-		}
 		return
 	}
 	for _, t := range s.tasks[slot.Id] {
 		s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
 	}
-	s.Changes.DeleteSlots = append(s.Changes.DeleteSlots, slot.Id)
+	if s.svc.Spec.Mode == "global" && !slices.ContainsFunc(s.view.Nodes(), func(n *api.Node) bool { return n.Name == slot.Key }) {
+		s.Changes.DeleteSlots = append(s.Changes.DeleteSlots, slot.Id)
+	}
 }
 
 // converge makes one slot run its version once.
@@ -122,7 +131,7 @@ func (s *service) converge(slot *api.Slot) {
 	}
 	switch {
 	case current != nil:
-		if serving(current) || slot.Order == "stop-first" {
+		if serving(current) || s.stopFirst(slot, others) {
 			for _, t := range others {
 				s.stop(t, "replaced by "+current.Id)
 			}
@@ -130,15 +139,30 @@ func (s *service) converge(slot *api.Slot) {
 		if current.NodeId == "" {
 			s.pending(slot, current)
 		}
-	case len(others) > 0 && (slot.Order == "stop-first" || !slices.ContainsFunc(others, usable)):
+	case len(others) > 0 && (s.stopFirst(slot, others) || !slices.ContainsFunc(others, usable)):
 		for _, t := range others {
-			s.stop(t, "makes room for the next version")
+			if t.Version == slot.Version {
+				s.stop(t, "its node may not run it any more")
+			} else {
+				s.stop(t, "makes room for the next version")
+			}
 		}
 		// A task that is already being stopped blocks the slot as well:
 		// never two of one slot but in a start-first replacement.
 	default:
 		s.attempt(slot)
 	}
+}
+
+// stopFirst says in which order others leave: as the rollout asked that set
+// the slot's version, or, where they have that version already and only move
+// away from their node, as the service is rolled.
+func (s *service) stopFirst(slot *api.Slot, others []*api.Task) bool {
+	order := slot.Order
+	if order == "" || !slices.ContainsFunc(others, func(t *api.Task) bool { return t.Version != slot.Version }) {
+		order = s.svc.Spec.Update.GetOrder()
+	}
+	return order == "stop-first"
 }
 
 // misplaced says that a task must leave its node.
@@ -161,7 +185,7 @@ func (s *service) attempt(slot *api.Slot) {
 		Run:    slot.Run,
 	}
 	t.Status.TaskId = t.Id
-	if prev := last(s.tasks[slot.Id]); prev != nil && prev.Version == slot.Version && prev.Run == t.Run && !s.again(prev, t) {
+	if prev := last(s.tasks[slot.Id]); prev != nil && prev.Version == slot.Version && prev.Run == t.Run && prev.RolloutId == t.RolloutId && !s.again(prev, t) {
 		return
 	}
 	s.Changes.Create = append(s.Changes.Create, t)

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -48,6 +49,9 @@ func (s *step) healthy(op *api.Op, deadline time.Time) (*api.Op, time.Time) {
 			continue
 		}
 		t := s.task(id, s.target())
+		if t == nil && s.through(id) {
+			continue
+		}
 		if t == nil || t.Status.GetState() != api.TaskState_TASK_STATE_RUNNING || !t.Status.Ready {
 			waiting[id] = "isn't ready" + because(t)
 			continue
@@ -104,17 +108,37 @@ func (s *step) began(op *api.Op) time.Time {
 // failure says how a task of the target version came to its end in the slot
 // since then; a node's loss is not the version's fault.
 func (s *step) failure(slot *api.Slot, since time.Time) string {
-	for _, t := range s.view.TasksOf(s.svc.Id) {
-		st := t.Status
-		ended := st.GetState() == api.TaskState_TASK_STATE_FAILED || st.GetState() == api.TaskState_TASK_STATE_COMPLETE
-		if t.SlotId == slot.Id && t.Version == s.target() && ended && !t.CreatedAt.AsTime().Before(since) {
-			if st.Message != "" {
-				return "failed: " + st.Message
+	for _, t := range s.tasks[slot.Id] {
+		if t.Version != s.target() || t.CreatedAt.AsTime().Before(since) {
+			continue
+		}
+		switch t.Status.GetState() {
+		case api.TaskState_TASK_STATE_COMPLETE:
+			if !s.mayComplete() {
+				return "ended by itself: " + cmp.Or(t.Status.Message, "exited with code 0")
 			}
-			return fmt.Sprintf("ended with exit code %d", st.ExitCode)
+		case api.TaskState_TASK_STATE_FAILED:
+			return "failed: " + cmp.Or(t.Status.Message, fmt.Sprintf("exited with code %d", t.Status.ExitCode))
 		}
 	}
 	return ""
+}
+
+// mayComplete says that an end with exit 0 is what the tasks are for.
+func (s *step) mayComplete() bool {
+	c := s.svc.Spec.Restart.GetCondition()
+	return c == "on-failure" || c == "none"
+}
+
+// through says that the slot's newest task has done its work.
+func (s *step) through(slot string) bool {
+	var newest *api.Task
+	for _, t := range s.tasks[slot] {
+		if newest == nil || t.Attempt > newest.Attempt {
+			newest = t
+		}
+	}
+	return s.mayComplete() && newest.GetVersion() == s.target() && newest.GetStatus().GetState() == api.TaskState_TASK_STATE_COMPLETE
 }
 
 func because(t *api.Task) string {
@@ -125,6 +149,10 @@ func because(t *api.Task) string {
 		return ": " + t.Wait.Reason
 	case t.Status.GetMessage() != "":
 		return ": " + t.Status.Message
+	case t.Status.GetState() == api.TaskState_TASK_STATE_PREPARING:
+		return ": it is still being prepared"
+	case t.Status.GetState() == api.TaskState_TASK_STATE_STARTING:
+		return ": it is still starting"
 	}
 	return ""
 }

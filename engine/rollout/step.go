@@ -1,13 +1,13 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
@@ -26,8 +26,7 @@ func Step(v state.View, r *api.Rollout, strategy Strategy, now time.Time) (advan
 		return nil, time.Time{}
 	}
 	s := &step{view: v, r: r, svc: svc, now: now, out: &api.RolloutAdvance{Id: r.Id, Generation: r.Generation, Seq: uint64(len(r.Journal))}}
-	s.slots = v.SlotsOf(svc.Id)
-	sortSlots(s.slots)
+	s.load()
 	if open := s.open(); open != nil {
 		ended, wake := s.evaluate(open)
 		if ended == nil {
@@ -56,9 +55,23 @@ type step struct {
 	view  state.View
 	r     *api.Rollout
 	svc   *api.Service
-	slots []*api.Slot
+	slots []*api.Slot            // that are wanted, in order
+	tasks map[string][]*api.Task // by slot
 	now   time.Time
 	out   *api.RolloutAdvance
+}
+
+func (s *step) load() {
+	for _, slot := range s.view.SlotsOf(s.svc.Id) {
+		if !slot.Removed {
+			s.slots = append(s.slots, slot)
+		}
+	}
+	sortSlots(s.slots)
+	s.tasks = map[string][]*api.Task{}
+	for _, t := range s.view.TasksOf(s.svc.Id) {
+		s.tasks[t.SlotId] = append(s.tasks[t.SlotId], t)
+	}
 }
 
 func (s *step) open() *api.Op {
@@ -89,6 +102,12 @@ func (s *step) context() Context {
 	if len(s.out.FailedTasks) > 0 {
 		c.Failed = len(s.out.FailedTasks)
 	}
+	for _, slot := range s.slots {
+		c.All = append(c.All, slot.Id)
+		if slot.Version == s.target() && (slot.RolloutId == s.r.Id || s.r.ToVersion != s.r.FromVersion) {
+			c.Unproven = append(c.Unproven, slot.Id)
+		}
+	}
 	return c
 }
 
@@ -96,7 +115,7 @@ func (s *step) context() Context {
 func (s *step) remaining() []*api.Slot {
 	var all []*api.Slot
 	for _, slot := range s.slots {
-		if slot.Version != s.target() && !slot.Removed {
+		if slot.Version != s.target() {
 			all = append(all, slot)
 		}
 	}
@@ -148,8 +167,12 @@ func (s *step) end(op *api.Op, ok bool) {
 }
 
 func (s *step) replace(op *api.Op) {
+	chosen := map[string]bool{}
+	for _, id := range op.Slots {
+		chosen[id] = true
+	}
 	for _, slot := range s.slots {
-		if slices.Contains(op.Slots, slot.Id) {
+		if chosen[slot.Id] {
 			slot = proto.CloneOf(slot)
 			slot.Version, slot.Order, slot.RolloutId = s.target(), op.Order, s.r.Id
 			s.out.Slots = append(s.out.Slots, slot)
@@ -162,7 +185,10 @@ func (s *step) fail(op *api.Op) {
 	s.out.Reason = op.Reason
 	switch {
 	case s.r.Phase == "rollback":
-		s.out.Outcome = "failed"
+		s.out.Outcome = "paused"
+		if op.Policy == "rollback" { // there is nothing further back
+			s.out.Outcome = "failed"
+		}
 		s.out.Reason = "the rollback failed too: " + op.Reason
 	case op.Policy == "rollback" && s.r.FromVersion != "" && s.r.FromVersion != s.r.ToVersion:
 		s.out.Phase = "rollback"
@@ -174,26 +200,34 @@ func (s *step) fail(op *api.Op) {
 // rollback takes slots back to the old version: first, all at once, those
 // where the new one doesn't serve; then the rest in the policy's batches.
 func (s *step) rollback(journal []*api.Op) *api.Op {
+	policy := s.svc.Spec.GetRollback() // the service is at its old spec by now
+	if policy == nil {
+		policy = &api.RolloutPolicy{Parallelism: s.svc.Spec.GetUpdate().GetParallelism(), Order: s.svc.Spec.GetUpdate().GetOrder()}
+	}
+	remaining := s.remaining()
 	if n := len(journal); n > 0 {
 		switch last := journal[n-1]; {
 		case last.Kind == "replace":
-			return &api.Op{Kind: "wait_healthy", Slots: last.Slots, Duration: durationpb.New(0)}
-		case last.Kind == "wait_healthy" && !last.Ok && last.Seq > s.rollbackSeq(journal):
-			return &api.Op{Kind: "fail", Policy: "pause", Reason: last.Reason}
+			return &api.Op{Kind: "wait_healthy", Slots: last.Slots, Duration: policy.GetMonitor()}
+		case last.Kind == "wait_healthy" && !last.Ok && policy.OnFailure != "continue":
+			return &api.Op{Kind: "fail", Policy: cmp.Or(policy.OnFailure, "pause"), Reason: last.Reason}
+		case last.Kind == "wait_healthy" && len(remaining) > 0 && policy.Delay.AsDuration() > 0:
+			return &api.Op{Kind: "pause", Duration: policy.Delay}
 		}
 	}
-	remaining := s.remaining()
 	if len(remaining) == 0 {
+		var touched []string
+		for _, slot := range s.slots {
+			if slot.RolloutId == s.r.Id {
+				touched = append(touched, slot.Id)
+			}
+		}
+		if unseen := unwaited(touched, journal[s.rollbackStart(journal):]); len(unseen) > 0 {
+			return &api.Op{Kind: "wait_healthy", Slots: unseen, Duration: policy.GetMonitor()}
+		}
 		return &api.Op{Kind: "succeed", Reason: s.r.Reason}
 	}
-	policy := s.svc.Spec.GetRollback() // the service is at its old spec by now
-	if policy == nil {
-		policy = s.svc.Spec.GetUpdate()
-	}
-	op := &api.Op{Kind: "replace", Order: "start-first"}
-	if policy.GetOrder() != "" {
-		op.Order = policy.Order
-	}
+	op := &api.Op{Kind: "replace", Order: cmp.Or(policy.Order, "start-first")}
 	for _, slot := range remaining {
 		if !s.serves(slot, s.r.ToVersion) {
 			op.Slots = append(op.Slots, slot.Id)
@@ -212,11 +246,11 @@ func (s *step) rollback(journal []*api.Op) *api.Op {
 	return op
 }
 
-// rollbackSeq is the op that began the rollback.
-func (s *step) rollbackSeq(journal []*api.Op) uint64 {
+// rollbackStart is where in the journal the rollback's ops begin.
+func (s *step) rollbackStart(journal []*api.Op) int {
 	for i := len(journal) - 1; i >= 0; i-- {
 		if journal[i].Kind == "fail" {
-			return journal[i].Seq
+			return i + 1
 		}
 	}
 	return 0
@@ -230,8 +264,8 @@ func (s *step) serves(slot *api.Slot, version string) bool {
 // task is the slot's newest that isn't over, of that version.
 func (s *step) task(slot, version string) *api.Task {
 	var newest *api.Task
-	for _, t := range s.view.TasksOf(s.svc.Id) {
-		if t.SlotId == slot && t.Version == version && !state.Ended(t.Status.GetState()) &&
+	for _, t := range s.tasks[slot] {
+		if t.Version == version && !state.Ended(t.Status.GetState()) &&
 			t.Desired == api.TaskDesired_TASK_DESIRED_RUN && (newest == nil || t.Attempt > newest.Attempt) {
 			newest = t
 		}

@@ -16,8 +16,12 @@ type Context struct {
 	Policy *api.RolloutPolicy
 	// Remaining slots still run another version, in the order of their keys.
 	Remaining []*api.Slot
-	// Slots is the number of all of them.
+	// Slots is the number of all of them, and All are their ids.
 	Slots int
+	All   []string
+	// Unproven slots have the new version, from before this run of the
+	// rollout; it isn't one that is known to work.
+	Unproven []string
 	// Failed slots so far, over the whole rollout.
 	Failed int
 }
@@ -56,7 +60,14 @@ func (Rolling) Next(c Context, journal []*api.Op) (*api.Op, error) {
 			return &api.Op{Kind: "pause", Duration: c.Policy.Delay}, nil
 		}
 	}
+	if unseen := unwaited(c.Unproven, journal); len(unseen) > 0 {
+		return &api.Op{Kind: "wait_healthy", Slots: unseen, Duration: c.Policy.GetMonitor()}, nil
+	}
 	if len(c.Remaining) == 0 {
+		// Nothing counts as done that wasn't seen healthy.
+		if unseen := unwaited(c.All, journal); len(unseen) > 0 {
+			return &api.Op{Kind: "wait_healthy", Slots: unseen, Duration: c.Policy.GetMonitor()}, nil
+		}
 		return &api.Op{Kind: "succeed"}, nil
 	}
 	op := &api.Op{Kind: "replace", Order: cmp.Or(c.Policy.GetOrder(), "start-first")}
@@ -64,6 +75,19 @@ func (Rolling) Next(c Context, journal []*api.Op) (*api.Op, error) {
 		op.Slots = append(op.Slots, s.Id)
 	}
 	return op, nil
+}
+
+// unwaited are the slots that no wait of the journal was for.
+func unwaited(slots []string, journal []*api.Op) []string {
+	waited := map[string]bool{}
+	for _, op := range journal {
+		if op.Kind == "wait_healthy" {
+			for _, s := range op.Slots {
+				waited[s] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(slots), func(s string) bool { return waited[s] })
 }
 
 // BatchSize reads "2" or "25%" (rounded up) of n slots; "0" and "" are all

@@ -26,14 +26,6 @@ func explain(filters []filter, c *candidate) string {
 
 func filtersFor(r Request) []filter {
 	fs := []filter{available}
-	if r.Pin != "" {
-		fs = append(fs, func(c *candidate) string {
-			if c.Id != r.Pin {
-				return "isn't where " + r.PinWhy + " is|aren't where " + r.PinWhy + " is"
-			}
-			return ""
-		})
-	}
 	fs = append(fs, runtimeFilter(r.Spec.GetRuntime()))
 	if p := r.Service.Spec.GetPlacement(); p != nil {
 		for _, text := range p.Constraints {
@@ -103,9 +95,11 @@ func resourceFilter(r *api.Resources) filter {
 func portFilter(ports []*api.HostPort) filter {
 	return func(c *candidate) string {
 		for _, p := range ports {
-			if who, taken := c.ports[portKey(p)]; taken {
-				text := fmt.Sprintf(" port %s taken by %s", portKey(p), who)
-				return "has" + text + "|have" + text
+			for _, o := range c.ports[portKey(p)] {
+				if p.HostIp == "" || o.ip == "" || p.HostIp == o.ip {
+					text := fmt.Sprintf(" port %s taken by %s", portKey(p), o.task)
+					return "has" + text + "|have" + text
+				}
 			}
 		}
 		return ""
@@ -129,6 +123,16 @@ func size(bytes int64) string {
 		}
 	}
 	return fmt.Sprintf("%d B", bytes)
+}
+
+// pinned is the text of a refusal by the only node that is allowed.
+func pinned(r Request, n *candidate, why string) string {
+	one, _, _ := strings.Cut(why, "|")
+	where := ""
+	if r.PinWhy != "" {
+		where = ", where " + r.PinWhy + " is,"
+	}
+	return fmt.Sprintf("node %q%s %s", n.Name, where, one)
 }
 
 // refusals counts nodes by why they don't fit.

@@ -17,7 +17,7 @@ type Request struct {
 	Service *api.Service
 	Spec    *api.TaskSpec
 	Pin     string // node id; empty: any
-	PinWhy  string // what holds it there, for people
+	PinWhy  string // what is there and holds it, for people; empty: the service is global
 }
 
 // Decision is the answer to the request at the same position: a node, or the
@@ -51,12 +51,15 @@ type candidate struct {
 	*api.Node
 	cpus, memory int64 // reserved
 	total        int   // tasks
-	ports        map[string]string
+	ports        map[string][]occupant
 	// The group at hand:
 	mine    int // tasks of the service
 	failing bool
 	near    int // tasks of the service under the same spread values
 }
+
+// occupant is a task that has a port, on one address or (empty) on all.
+type occupant struct{ task, ip string }
 
 type placer struct {
 	nodes []*candidate
@@ -107,9 +110,9 @@ func (p *placer) take(c *candidate, service, task string, s *api.TaskSpec) {
 	}
 	for _, port := range s.GetHostPorts() {
 		if c.ports == nil {
-			c.ports = map[string]string{}
+			c.ports = map[string][]occupant{}
 		}
-		c.ports[portKey(port)] = task
+		c.ports[portKey(port)] = append(c.ports[portKey(port)], occupant{task, port.HostIp})
 	}
 }
 
@@ -122,12 +125,19 @@ func (p *placer) group(requests []Request, out []Decision) {
 	filters := filtersFor(first)
 	var fit []*candidate
 	refused := refusals{}
-	for _, c := range p.nodes {
+	nodes := p.nodes
+	if first.Pin != "" {
+		nodes = nil
+		if c := p.byID[first.Pin]; c != nil {
+			nodes = []*candidate{c}
+		}
+	}
+	for _, c := range nodes {
+		c.mine = p.perService[first.Service.Id][c.Id]
 		if why := explain(filters, c); why != "" {
 			refused.add(why)
 			continue
 		}
-		c.mine = p.perService[first.Service.Id][c.Id]
 		c.failing = p.failures[first.Service.Id+"@"+first.Task.Version][c.Id] >= badNode
 		fit = append(fit, c)
 	}
@@ -156,6 +166,12 @@ func (p *placer) group(requests []Request, out []Decision) {
 		}
 		if out[i].Node == "" {
 			out[i].Reason = refused.text(len(p.nodes))
+			if first.Pin != "" {
+				out[i].Reason = "its node is gone"
+				for why := range refused {
+					out[i].Reason = pinned(first, nodes[0], why)
+				}
+			}
 		}
 	}
 }

@@ -130,6 +130,11 @@ func (w *writer) setStack(s *api.SetStack) error {
 	case "stop":
 		st.Stopped = true
 	case "start":
+		if st.Stopped && !st.Removed {
+			for _, svc := range w.ServicesOf(st.Name) {
+				w.reopen(svc)
+			}
+		}
 		st.Stopped = false
 	case "remove":
 		st.Removed = true
@@ -141,6 +146,19 @@ func (w *writer) setStack(s *api.SetStack) error {
 	}
 	w.put(stackTable, st)
 	return nil
+}
+
+// reopen drops the open op of a service's rollout, which is then begun anew:
+// its deadline went on while the stack was stopped.
+func (w *writer) reopen(svc *api.Service) {
+	old := w.Rollout(svc.RolloutId)
+	if old == nil || old.Outcome != "" || len(old.Journal) == 0 || old.Journal[len(old.Journal)-1].EndedAt != nil {
+		return
+	}
+	r := proto.CloneOf(old)
+	r.Journal = r.Journal[:len(r.Journal)-1]
+	r.Generation++
+	w.put(rolloutTable, r)
 }
 
 // report takes what an agent says of its own tasks. States only advance.

@@ -10,6 +10,9 @@ import (
 // an operator's command removed meanwhile is passed over: the loop looks
 // again and sees it.
 func (w *writer) changes(c *api.Changes) error {
+	if c == nil {
+		return refuse(Invalid, "there are no changes")
+	}
 	for _, s := range c.PutSlots {
 		if s.GetId() != "" && w.Service(s.ServiceId) != nil {
 			w.put(slotTable, s)
@@ -165,15 +168,18 @@ func (w *writer) signalRollout(s *api.SignalRollout) error {
 	switch {
 	case old == nil:
 		return refuse(NotFound, "service %q has no rollout", svc.Id)
-	case s.Signal == "resume" && old.Outcome == "paused":
+	case s.Signal == "resume" && halted(old):
 		r := proto.CloneOf(old)
-		r.Outcome, r.Reason, r.EndedAt = "", "", nil
+		r.Outcome, r.EndedAt = "", nil
+		if r.Phase != "rollback" {
+			r.Reason = ""
+		}
 		r.Journal, r.FailedTasks = nil, nil
 		r.Generation++
 		w.put(rolloutTable, r)
 	case s.Signal == "pause" && old.Outcome == "":
 		w.endRollout(svc, "paused", "paused by "+s.By)
-	case s.Signal == "abort" && (old.Outcome == "" || old.Outcome == "paused"):
+	case s.Signal == "abort" && (old.Outcome == "" || halted(old)):
 		r := proto.CloneOf(old)
 		r.Outcome, r.EndedAt, r.Phase, r.Reason = "", nil, "rollback", "aborted by "+s.By
 		r.Journal = nil
@@ -185,6 +191,9 @@ func (w *writer) signalRollout(s *api.SignalRollout) error {
 	}
 	return nil
 }
+
+// halted says that a rollout waits for an operator.
+func halted(r *api.Rollout) bool { return r.Outcome == "paused" || r.Outcome == "needs_operator" }
 
 func nonEmpty(s, otherwise string) string {
 	if s == "" {

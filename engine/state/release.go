@@ -69,17 +69,21 @@ func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, 
 		w.put(versionTable, &api.Version{Id: VersionID(id, version), ServiceId: id, Hash: version, Task: s.Task})
 	}
 	old := w.Service(id)
-	if old == nil || old.Removed || stopped || old.Spec.Mode != s.Mode {
+	if old == nil || old.Removed || stopped || old.Spec.GetMode() != s.Mode {
 		svc := &api.Service{
 			Id: id, Stack: r.Stack, Name: s.Name, Spec: s, Version: version, Release: r.Number,
 			StableSpec: s, StableVersion: version, StableRelease: r.Number, CreatedAt: w.now, UpdatedAt: w.now,
 		}
 		if old != nil { // it comes back before the last of its tasks went
-			svc.CreatedAt, svc.Run, svc.RolloutId = old.CreatedAt, old.Run, old.RolloutId
+			svc.CreatedAt, svc.Run = old.CreatedAt, old.Run
 			w.endRollout(old, "superseded", "the service was declared anew")
+			if old.Spec.GetMode() != s.Mode && svc.Run != nil {
+				svc.Run = proto.CloneOf(svc.Run)
+				svc.Run.Version = "" // what ran then was another kind of service
+			}
 			for _, slot := range w.SlotsOf(id) {
 				slot = proto.CloneOf(slot)
-				slot.Version, slot.Removed = version, false
+				slot.Version, slot.Removed, slot.Order, slot.RolloutId, slot.Run = version, false, "", "", 0
 				w.put(slotTable, slot)
 			}
 		}
@@ -89,12 +93,14 @@ func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, 
 	svc := proto.CloneOf(old)
 	svc.Spec, svc.Release, svc.UpdatedAt = s, r.Number, w.now
 	current := w.Rollout(old.RolloutId)
-	unfinished := current != nil && current.Outcome != "" && current.Outcome != "succeeded" && w.behind(id, version)
+	// Declared again as it is, a rollout that stands still is tried again; a
+	// change of count alone leaves it to its operator.
+	again := current != nil && (halted(current) || current.Outcome == "failed") && s.Replicas == old.Spec.GetReplicas()
 	switch {
 	case s.Mode == "job":
 		svc.Version = version
 		svc.StableSpec, svc.StableVersion, svc.StableRelease = s, version, r.Number
-	case version != old.Version || unfinished:
+	case version != old.Version || again:
 		w.endRollout(old, "superseded", "a newer release came")
 		ro := &api.Rollout{
 			Id: RolloutID(id, w.rolloutNumber(id)), ServiceId: id, Release: r.Number, FromVersion: old.StableVersion,
@@ -102,7 +108,7 @@ func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, 
 		}
 		svc.Version, svc.RolloutId = version, ro.Id
 		w.put(rolloutTable, ro)
-	case current == nil || current.Outcome == "succeeded":
+	case current == nil || current.Outcome != "" && version == old.StableVersion:
 		svc.StableSpec, svc.StableVersion, svc.StableRelease = s, version, r.Number
 	}
 	w.put(serviceTable, svc)
@@ -123,16 +129,6 @@ func (w *writer) forgetVersions(svc *api.Service) {
 			w.delete(versionTable, v)
 		}
 	}
-}
-
-// behind says whether a slot of the service should run another version.
-func (w *writer) behind(service, version string) bool {
-	for _, s := range w.SlotsOf(service) {
-		if s.Version != version {
-			return true
-		}
-	}
-	return false
 }
 
 // keptRollouts of each service stay for `orch service inspect`.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-memdb"
 	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
 )
@@ -22,6 +23,9 @@ const (
 	maxRecord      = 256 << 20
 )
 
+// marshal is deterministic, so that equal states have equal snapshots.
+var marshal = protodelim.MarshalOptions{MarshalOptions: proto.MarshalOptions{Deterministic: true}}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // WriteSnapshot writes the view.
@@ -31,7 +35,7 @@ func (v View) WriteSnapshot(to io.Writer) error {
 	if _, err := out.WriteString(snapshotMagic); err != nil {
 		return err
 	}
-	if _, err := protodelim.MarshalTo(out, &api.SnapshotHeader{Format: snapshotFormat, Index: v.index}); err != nil {
+	if _, err := marshal.MarshalTo(out, &api.SnapshotHeader{Format: snapshotFormat, Index: v.index}); err != nil {
 		return err
 	}
 	for _, t := range []string{clusterTable, nodeTable, stackTable, releaseTable, serviceTable, versionTable, slotTable, taskTable, rolloutTable, secretTable, bundleTable} {
@@ -40,12 +44,12 @@ func (v View) WriteSnapshot(to io.Writer) error {
 			return err
 		}
 		for row := rows.Next(); row != nil; row = rows.Next() {
-			if _, err := protodelim.MarshalTo(out, record(row)); err != nil {
+			if _, err := marshal.MarshalTo(out, record(row)); err != nil {
 				return err
 			}
 		}
 	}
-	if _, err := protodelim.MarshalTo(out, &api.Record{}); err != nil {
+	if _, err := marshal.MarshalTo(out, &api.Record{}); err != nil {
 		return err
 	}
 	if err := out.Flush(); err != nil {

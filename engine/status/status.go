@@ -68,7 +68,11 @@ type summary struct {
 
 func (s *summary) count() {
 	slots := s.view.SlotsOf(s.svc.Id)
-	s.Want = int32(len(slots))
+	for _, slot := range slots {
+		if !slot.Removed {
+			s.Want++
+		}
+	}
 	switch s.svc.Spec.Mode {
 	case "replicated":
 		s.Want = s.svc.Spec.Replicas
@@ -89,6 +93,9 @@ func (s *summary) count() {
 		ts := tasks[slot.Id]
 		slices.SortFunc(ts, func(a, b *api.Task) int { return cmp.Compare(a.Attempt, b.Attempt) })
 		s.slot(slot, ts)
+	}
+	if s.svc.Spec.Mode != "job" {
+		s.Ready += int32(s.completed)
 	}
 }
 
@@ -146,12 +153,12 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 	policy := s.svc.Spec.Restart
 	switch st := last.Status.GetState(); {
 	case s.svc.Spec.Mode == "job":
-		if st == api.TaskState_TASK_STATE_COMPLETE {
+		if st == api.TaskState_TASK_STATE_COMPLETE && last.Run == s.svc.Run.GetNumber() {
 			s.completed++
 		}
 	case st == api.TaskState_TASK_STATE_COMPLETE && (policy.GetCondition() == "on-failure" || policy.GetCondition() == "none"):
 		s.completed++
-	case st == api.TaskState_TASK_STATE_FAILED && (policy.GetCondition() == "none" || reconcile.GaveUp(policy, tasks, last.Failures+1, s.now)):
+	case st == api.TaskState_TASK_STATE_FAILED && (policy.GetCondition() == "none" || reconcile.GaveUp(policy, tasks, last.Failures+1)):
 		s.gaveUp = fmt.Sprintf("%s is not restarted any more: %s", slot.Id, last.Status.Message)
 	}
 }
