@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"syscall"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
@@ -105,8 +106,16 @@ func (r *Runtime) plain(err error) error {
 		return err
 	}
 	if client.IsErrConnectionFailed(err) {
+		cause := err // the innermost says why: "permission denied", "connection refused"
+		for next := cause; next != nil; next = errors.Unwrap(next) {
+			cause = next
+		}
+		var sys syscall.Errno
+		if errors.As(err, &sys) {
+			cause = sys
+		}
 		//lint:ignore ST1005 Docker is a name
-		return fmt.Errorf("Docker does not answer at %s: %w", r.docker.DaemonHost(), err)
+		return fmt.Errorf("Docker does not answer at %s: %w", r.docker.DaemonHost(), cause)
 	}
 	const prefix = "Error response from daemon: "
 	if text := err.Error(); strings.HasPrefix(text, prefix) {

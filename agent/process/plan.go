@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -196,12 +198,27 @@ func (r *Runtime) mount(t *task.Task, l *launch, env map[string]string) error {
 		case "tmpfs":
 			b.Source = ""
 		}
-		if os.Geteuid() != 0 {
-			return fmt.Errorf("mounts need root for processes: cannot mount %q", m.Target)
+		if os.Geteuid() == 0 {
+			l.Mounts = append(l.Mounts, b)
+			continue
 		}
-		l.Mounts = append(l.Mounts, b)
+		variable := "ORCH_MOUNT_" + envName(m.Source)
+		if m.Type != "volume" {
+			return fmt.Errorf("cannot mount %q: mounts need root for processes", m.Target)
+		}
+		if !mentions(t.Spec, variable) {
+			return fmt.Errorf("cannot mount %q: mounts need root for processes; without it the command must find the folder by $%s", m.Target, variable)
+		}
 	}
 	return nil
+}
+
+// mentions says that a task's command or environment refers to a variable: it
+// finds by it what can't be put where it was asked for without root.
+func mentions(s *api.TaskSpec, variable string) bool {
+	in := func(text string) bool { return strings.Contains(text, variable) }
+	return slices.ContainsFunc(s.Entrypoint, in) || slices.ContainsFunc(s.Command, in) ||
+		slices.ContainsFunc(slices.Collect(maps.Values(s.Env)), in)
 }
 
 func envName(name string) string {
@@ -251,7 +268,7 @@ func (r *Runtime) placeFiles(t *task.Task, l *launch, env map[string]string) err
 			l.Mounts = append(l.Mounts, bind{Source: paths[i], Target: target, ReadOnly: true})
 			continue
 		}
-		if target == taskfiles.DefaultPath(f) {
+		if target == taskfiles.DefaultPath(f) || mentions(t.Spec, "ORCH_"+kind+"_"+envName(f.Name)) {
 			continue // nobody asked for it there; the variable says where it is
 		}
 		if !strings.HasPrefix(target, l.Dir+"/") {
