@@ -54,7 +54,10 @@ func parseTerm(s string) (term, error) {
 				return t, fmt.Errorf("`in` wants a list in parentheses, such as (a, b)")
 			}
 			for _, v := range strings.Split(inner, ",") {
-				t.values = append(t.values, strings.TrimSpace(v))
+				if v = strings.TrimSpace(v); v == "" {
+					return t, fmt.Errorf("`in` wants values between its commas")
+				}
+				t.values = append(t.values, v)
 			}
 		case ">=":
 			if _, err := strconv.ParseFloat(value, 64); err != nil {

@@ -41,28 +41,24 @@ func (d *differ) message(path string, old, new protoreflect.Message, origin stri
 		at := join(path, f)
 		a, b := old.Get(f), new.Get(f)
 		switch {
-		case !old.Has(f) && !new.Has(f):
+		case !has(old, f) && !has(new, f):
 		case f.IsMap():
 			d.mapping(at, f, a.Map(), b.Map(), origin)
 		case f.IsList() && f.Kind() == protoreflect.MessageKind:
 			d.list(at, a.List(), b.List(), origin)
 		case f.IsList():
-			if x, y := listText(f, a.List()), listText(f, b.List()); x != y {
-				d.add(at, x, y, origin)
+			if !a.Equal(b) {
+				d.add(at, listText(f, a.List()), listText(f, b.List()), origin)
 			}
 		case f.Kind() == protoreflect.MessageKind && !isLeaf(f):
-			if old.Has(f) && new.Has(f) {
+			if has(old, f) && has(new, f) {
 				d.message(at, a.Message(), b.Message(), origin)
-			} else if x, y := present(old, f), present(new, f); x != y {
-				o := origin
-				if n := originOf(b.Message()); n != "" {
-					o = n
-				}
-				d.add(at, x, y, o)
+			} else {
+				d.add(at, present(old, f), present(new, f), firstOf(originOf(b.Message()), origin))
 			}
 		default:
-			if x, y := present(old, f), present(new, f); x != y {
-				d.add(at, x, y, origin)
+			if old.Has(f) != new.Has(f) || !a.Equal(b) {
+				d.add(at, present(old, f), present(new, f), origin)
 			}
 		}
 	}
@@ -87,17 +83,13 @@ func (d *differ) mapping(path string, f protoreflect.FieldDescriptor, old, new p
 
 func (d *differ) list(path string, old, new protoreflect.List, origin string) {
 	was := map[string]protoreflect.Message{}
-	var order []string
-	for i := range old.Len() {
-		m := old.Get(i).Message()
-		k := key(m, i)
-		was[k] = m
-		order = append(order, k)
+	order, names := keys(old), keys(new)
+	for i, k := range order {
+		was[k] = old.Get(i).Message()
 	}
 	seen := map[string]bool{}
-	for i := range new.Len() {
+	for i, k := range names {
 		m := new.Get(i).Message()
-		k := key(m, i)
 		seen[k] = true
 		at := fmt.Sprintf("%s[%s]", path, k)
 		if o, ok := was[k]; ok {
@@ -111,6 +103,21 @@ func (d *differ) list(path string, old, new protoreflect.List, origin string) {
 			d.add(fmt.Sprintf("%s[%s]", path, k), messageText(was[k]), "", origin)
 		}
 	}
+}
+
+// keys names the elements of a list; those after the first of one name get
+// its number among them: "80", "80#2".
+func keys(l protoreflect.List) []string {
+	all := make([]string, l.Len())
+	times := map[string]int{}
+	for i := range all {
+		k := key(l.Get(i).Message(), i)
+		if times[k]++; times[k] > 1 {
+			k += fmt.Sprintf("#%d", times[k])
+		}
+		all[i] = k
+	}
+	return all
 }
 
 // key names an element of a list of messages among its siblings.
@@ -146,7 +153,7 @@ func isLeaf(f protoreflect.FieldDescriptor) bool {
 }
 
 func present(m protoreflect.Message, f protoreflect.FieldDescriptor) string {
-	if !m.Has(f) {
+	if !has(m, f) {
 		return ""
 	}
 	return text(f, m.Get(f))

@@ -19,8 +19,9 @@ func Version(t *api.TaskSpec) string { return Hash(t)[:12] }
 
 // Hash is a SHA-256 in hex over m's set fields in the order of their
 // numbers, each as number, kind and value; map entries by key. A field that
-// has its zero value counts as absent, so a field added to the schema later
-// changes no hash. Fields named `origin` are left out.
+// has its zero value counts as absent, and so does a message in which nothing
+// is set, so a field added to the schema later changes no hash. A duration of
+// zero isn't absent: it was asked for. Fields named `origin` are left out.
 func Hash(m proto.Message) string {
 	h := hasher{Hash: sha256.New()}
 	h.message(m.ProtoReflect())
@@ -46,7 +47,7 @@ func (h *hasher) bytes(kind byte, b []byte) {
 func (h *hasher) message(m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	for _, f := range byNumber(fields) {
-		if !m.Has(f) || f.Name() == originField {
+		if f.Name() == originField || !has(m, f) {
 			continue
 		}
 		h.uint('f', uint64(f.Number()))
@@ -101,6 +102,20 @@ func (h *hasher) value(f protoreflect.FieldDescriptor, v protoreflect.Value) {
 }
 
 const originField = "origin"
+
+// has says that a field counts as present.
+func has(m protoreflect.Message, f protoreflect.FieldDescriptor) bool {
+	if !m.Has(f) || f.IsList() || f.IsMap() || f.Kind() != protoreflect.MessageKind || isLeaf(f) {
+		return m.Has(f)
+	}
+	part := m.Get(f).Message()
+	for _, g := range byNumber(part.Descriptor().Fields()) {
+		if g.Name() != originField && has(part, g) {
+			return true
+		}
+	}
+	return false
+}
 
 // byNumber lists the fields in the order of their numbers; schemas declare
 // them so already, except where one was added late.

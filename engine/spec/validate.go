@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -23,14 +24,29 @@ func (p Problem) Error() string {
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Normalize sorts what has a name by it, so that order in the playbook
-// doesn't matter to hashes and diffs.
+// Normalize sorts what has a name by it, and the sets within tasks, so that
+// order in the playbook doesn't matter to hashes and diffs.
 func Normalize(s *api.StackSpec) {
 	slices.SortFunc(s.Services, byName[*api.ServiceSpec])
 	slices.SortFunc(s.Networks, byName[*api.NetworkSpec])
 	slices.SortFunc(s.Volumes, byName[*api.VolumeSpec])
 	slices.SortFunc(s.Secrets, byName[*api.SecretSpec])
 	slices.SortFunc(s.Configs, byName[*api.ConfigSpec])
+	for _, svc := range s.Services {
+		t := svc.Task
+		if t == nil {
+			continue
+		}
+		slices.SortStableFunc(t.Mounts, func(a, b *api.Mount) int { return strings.Compare(a.Target, b.Target) })
+		for _, refs := range [][]*api.FileRef{t.Secrets, t.Configs} {
+			slices.SortStableFunc(refs, func(a, b *api.FileRef) int {
+				return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Path, b.Path))
+			})
+		}
+		slices.SortStableFunc(t.HostPorts, func(a, b *api.HostPort) int {
+			return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol), strings.Compare(a.HostIp, b.HostIp))
+		})
+	}
 }
 
 func byName[T object](a, b T) int { return strings.Compare(a.GetName(), b.GetName()) }
@@ -99,22 +115,22 @@ func (v *validator) service(s *api.ServiceSpec) {
 		v.problem(s.Origin, "service %q: runtime \"process\" needs a command", s.Name)
 	}
 	for _, n := range t.Networks {
-		if !has(v.spec.Networks, n) {
+		if !named(v.spec.Networks, n) {
 			v.problem(s.Origin, "service %q: network %q is not in the stack", s.Name, n)
 		}
 	}
 	for _, m := range t.Mounts {
-		if m.Type == "volume" && !has(v.spec.Volumes, m.Source) {
+		if m.Type == "volume" && !named(v.spec.Volumes, m.Source) {
 			v.problem(firstOf(m.Origin, s.Origin), "service %q: volume %q is not in the stack", s.Name, m.Source)
 		}
 	}
 	for _, r := range t.Secrets {
-		if !has(v.spec.Secrets, r.Name) {
+		if !named(v.spec.Secrets, r.Name) {
 			v.problem(s.Origin, "service %q: secret %q is not in the stack", s.Name, r.Name)
 		}
 	}
 	for _, r := range t.Configs {
-		if !has(v.spec.Configs, r.Name) {
+		if !named(v.spec.Configs, r.Name) {
 			v.problem(s.Origin, "service %q: config %q is not in the stack", s.Name, r.Name)
 		}
 	}
@@ -142,7 +158,7 @@ func (v *validator) service(s *api.ServiceSpec) {
 	}
 }
 
-func has[T object](list []T, name string) bool {
+func named[T object](list []T, name string) bool {
 	return slices.ContainsFunc(list, func(o T) bool { return o.GetName() == name })
 }
 
@@ -152,7 +168,8 @@ func (v *validator) ports() {
 		port     uint32
 		protocol string
 	}
-	taken := map[address]string{}
+	type owner struct{ service, ip string }
+	taken := map[address][]owner{}
 	for _, s := range v.spec.Services {
 		for _, p := range s.Ports {
 			if p.Publish == 0 {
@@ -162,10 +179,13 @@ func (v *validator) ports() {
 			if p.Protocol == "udp" {
 				a.protocol = "udp"
 			}
-			if other, ok := taken[a]; ok && p.HostIp == "" {
-				v.problem(firstOf(p.Origin, s.Origin), "service %q publishes port %d/%s, which service %q publishes already", s.Name, a.port, a.protocol, other)
+			for _, o := range taken[a] {
+				if p.HostIp == "" || o.ip == "" || p.HostIp == o.ip {
+					v.problem(firstOf(p.Origin, s.Origin), "service %q publishes port %d/%s, which service %q publishes already", s.Name, a.port, a.protocol, o.service)
+					break
+				}
 			}
-			taken[a] = s.Name
+			taken[a] = append(taken[a], owner{s.Name, p.HostIp})
 		}
 	}
 }
