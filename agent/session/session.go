@@ -7,6 +7,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -42,12 +43,14 @@ type Config struct {
 const (
 	firstPause = 50 * time.Millisecond
 	mostPause  = 2 * time.Second
+
+	welcomeWithin = 10 * time.Second
 )
 
 // Run keeps a session until ctx ends.
 func Run(ctx context.Context, c Config) error {
 	s := &keeper{Config: c, client: apiconnect.NewAgentServiceClient(c.Client, c.URL, connect.WithGRPC())}
-	pause := firstPause
+	pause, said := firstPause, ""
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.once(ctx)
@@ -57,7 +60,12 @@ func Run(ctx context.Context, c Config) error {
 		if time.Since(began) > mostPause {
 			pause = firstPause
 		}
-		s.Logger.Debug("the session with the engine ended", "error", err)
+		// A reason that stays is told once.
+		level := slog.LevelDebug
+		if text := err.Error(); text != said && connect.CodeOf(err) != connect.CodeUnavailable {
+			level, said = slog.LevelWarn, text
+		}
+		s.Logger.Log(ctx, level, "the session with the engine ended; the agent tries again", "error", err)
 		wait := time.NewTimer(pause/2 + rand.N(pause))
 		select {
 		case <-ctx.Done():
@@ -82,12 +90,16 @@ func (s *keeper) once(ctx context.Context) error {
 	if err := stream.Send(&api.AgentMessage{Kind: &api.AgentMessage_Hello{Hello: hello}}); err != nil {
 		return end(stream, err)
 	}
+	late := time.AfterFunc(welcomeWithin, cancel)
 	first, err := stream.Receive()
+	if !late.Stop() {
+		return fmt.Errorf("the engine did not answer a hello within %s", welcomeWithin)
+	}
 	if err != nil {
 		return err
 	}
 	welcome := first.GetWelcome()
-	if welcome == nil {
+	if welcome.GetHeartbeat().AsDuration() <= 0 {
 		return errors.New("the engine did not welcome this agent")
 	}
 	var work sync.WaitGroup

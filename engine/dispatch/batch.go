@@ -2,7 +2,9 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -18,6 +20,7 @@ type batch struct {
 	pending []*api.ReportStatus
 	facts   map[string]*api.NodeFacts
 	waiters []chan error
+	ended   chan struct{} // closed when run ends
 }
 
 func (b *batch) signal() {
@@ -59,14 +62,20 @@ func (b *batch) add(ctx context.Context, r *api.ReportStatus) error {
 	b.pending = append(b.pending, r)
 	b.waiters = append(b.waiters, done)
 	b.signal()
+	ended := b.ended
 	b.mu.Unlock()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-ended:
+		return errors.New("this engine does not lead any more")
 	case err := <-done:
 		return err
 	}
 }
+
+// reportAgain is the pause after reports couldn't be committed.
+const reportAgain = 250 * time.Millisecond
 
 func (b *batch) run(ctx context.Context, store Store) {
 	b.mu.Lock()
@@ -74,6 +83,8 @@ func (b *batch) run(ctx context.Context, store Store) {
 		b.wake = make(chan struct{}, 1)
 	}
 	wake := b.wake
+	b.ended = make(chan struct{})
+	defer close(b.ended)
 	b.mu.Unlock()
 	for {
 		select {
@@ -99,13 +110,18 @@ func (b *batch) run(ctx context.Context, store Store) {
 				Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: node, Facts: f}},
 			})
 		}
-		if err != nil && ctx.Err() == nil {
-			// Not lost: the leader ends or the disk is full, and every agent
-			// says all it knows when its session begins again.
-			b.requeue(reports)
-		}
 		for _, w := range waiters {
 			w <- err
+		}
+		if err != nil && ctx.Err() == nil {
+			// Not lost: the leader ends, or the disk is full for a while.
+			b.requeue(reports)
+			again := time.NewTimer(reportAgain)
+			select {
+			case <-ctx.Done():
+			case <-again.C:
+			}
+			again.Stop()
 		}
 	}
 }
@@ -115,6 +131,7 @@ func (b *batch) requeue(reports []*api.ReportStatus) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pending = append(reports, b.pending...)
+	b.signal()
 }
 
 func (b *batch) fail(err error) {

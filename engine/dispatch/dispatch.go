@@ -18,8 +18,7 @@ import (
 
 const (
 	heartbeat = time.Second
-	// downAfter without a word a node is down; a broken session is suspect
-	// at once and gets the rest of that time to come back.
+	// downAfter without a word a node is down, with or without a session.
 	downAfter = 3 * time.Second
 )
 
@@ -47,7 +46,8 @@ type Dispatcher struct {
 	Logger *slog.Logger
 
 	mu       sync.Mutex
-	sessions map[string]*session // by node id
+	sessions map[string]*session  // by node id
+	heard    map[string]time.Time // by node id: when it was heard of last
 	leading  bool
 	reports  batch
 	logs     subscriptions
@@ -76,7 +76,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	w := d.Watch()
 	defer w.Stop()
 	d.mu.Lock()
-	d.sessions = map[string]*session{}
+	d.sessions, d.heard = map[string]*session{}, map[string]time.Time{}
 	d.leading = true
 	d.mu.Unlock()
 	defer d.stop()
@@ -181,7 +181,7 @@ func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) 
 	if old := d.sessions[h.NodeId]; old != nil {
 		old.close()
 	}
-	d.sessions[h.NodeId] = s
+	d.sessions[h.NodeId], d.heard[h.NodeId] = s, time.Now()
 	return s, nil
 }
 
@@ -219,6 +219,9 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMes
 		case heard <- struct{}{}:
 		default:
 		}
+		d.mu.Lock()
+		d.heard[s.node] = time.Now()
+		d.mu.Unlock()
 		switch k := m.Kind.(type) {
 		case *api.AgentMessage_Report:
 			k.Report.NodeId = s.node
@@ -267,9 +270,10 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 	}
 }
 
-// supervise marks nodes down that have had no session for downAfter.
+// supervise marks nodes down that were not heard of for downAfter. A new
+// leader gives every node that time to find it.
 func (d *Dispatcher) supervise(ctx context.Context) {
-	missing := map[string]time.Time{}
+	began := time.Now()
 	tick := time.NewTicker(heartbeat / 4)
 	defer tick.Stop()
 	for {
@@ -281,23 +285,20 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 		now := time.Now()
 		for _, n := range d.Store.View().Nodes() {
 			d.mu.Lock()
-			present := d.sessions[n.Id] != nil
+			last, known := d.heard[n.Id]
 			d.mu.Unlock()
-			if present || n.Status != "up" {
-				delete(missing, n.Id)
+			if !known {
+				last = began
+			}
+			if n.Status != "up" || now.Sub(last) < downAfter {
 				continue
 			}
-			since, known := missing[n.Id]
-			if !known {
-				missing[n.Id] = now
-			} else if now.Sub(since) >= downAfter {
-				_, err := d.Store.Propose(ctx, &api.Command{
-					Time: timestamppb.New(now), Version: state.CommandSet,
-					Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "down", StatusReason: "it has not been heard of for " + downAfter.String()}},
-				})
-				if err != nil && ctx.Err() == nil {
-					d.Logger.Warn("cannot mark a node down", "node", n.Name, "error", err)
-				}
+			_, err := d.Store.Propose(ctx, &api.Command{
+				Time: timestamppb.New(now), Version: state.CommandSet,
+				Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "down", StatusReason: "it has not been heard of for " + downAfter.String()}},
+			})
+			if err != nil && ctx.Err() == nil {
+				d.Logger.Warn("cannot mark a node down", "node", n.Name, "error", err)
 			}
 		}
 	}

@@ -20,8 +20,14 @@ type subscriptions struct {
 }
 
 type subscription struct {
-	lines chan *api.LogBatch
+	lines chan part
 	done  <-chan struct{}
+}
+
+// part is what one node has to say.
+type part struct {
+	node  string
+	batch *api.LogBatch
 }
 
 // Logs asks the nodes for their tasks' lines and passes them to emit until
@@ -30,7 +36,7 @@ type subscription struct {
 func (d *Dispatcher) Logs(ctx context.Context, byNode map[string][]string, ask *api.LogRequest, emit func(*api.LogBatch) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sub := &subscription{lines: make(chan *api.LogBatch, 64), done: ctx.Done()}
+	sub := &subscription{lines: make(chan part, 64), done: ctx.Done()}
 	id := rand.Text()
 	d.logs.mu.Lock()
 	if d.logs.all == nil {
@@ -40,24 +46,50 @@ func (d *Dispatcher) Logs(ctx context.Context, byNode map[string][]string, ask *
 	d.logs.mu.Unlock()
 	defer d.forget(id, byNode)
 
-	waiting := 0
+	waiting := map[string]bool{}
+	gone := make(chan string)
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	defer cancel()
 	for node, tasks := range byNode {
 		request := &api.LogRequest{Subscription: id, TaskIds: tasks, Follow: ask.Follow, Tail: ask.Tail, Since: ask.Since}
-		if d.queue(node, &api.EngineMessage{Kind: &api.EngineMessage_Logs{Logs: request}}) {
-			waiting++
-		} else if err := emit(&api.LogBatch{Error: fmt.Sprintf("node %s isn't connected: the logs of %d of its tasks are missing", d.name(node), len(tasks))}); err != nil {
-			return err
+		s := d.queue(node, &api.EngineMessage{Kind: &api.EngineMessage_Logs{Logs: request}})
+		if s == nil {
+			if err := emit(&api.LogBatch{Error: fmt.Sprintf("node %s isn't connected: the logs of %d of its tasks are missing", d.name(node), len(tasks))}); err != nil {
+				return err
+			}
+			continue
 		}
+		waiting[node] = true
+		watches.Go(func() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.closed:
+			}
+			select {
+			case <-ctx.Done():
+			case gone <- node:
+			}
+		})
 	}
-	for waiting > 0 {
+	for len(waiting) > 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case b := <-sub.lines:
-			if b.End {
-				waiting--
+		case node := <-gone:
+			if !waiting[node] {
+				continue
 			}
-			if err := emit(b); err != nil {
+			delete(waiting, node)
+			if err := emit(&api.LogBatch{Error: fmt.Sprintf("node %s went away: there may be more in its logs", d.name(node))}); err != nil {
+				return err
+			}
+		case p := <-sub.lines:
+			if p.batch.End {
+				delete(waiting, p.node)
+			}
+			if err := emit(p.batch); err != nil {
 				return err
 			}
 		}
@@ -72,16 +104,16 @@ func (d *Dispatcher) name(node string) string {
 	return node
 }
 
-func (d *Dispatcher) queue(node string, m *api.EngineMessage) bool {
+// queue has m sent to the node; nil if it has no session.
+func (d *Dispatcher) queue(node string, m *api.EngineMessage) *session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.sessions[node]
-	if s == nil {
-		return false
+	if s != nil {
+		s.queue = append(s.queue, m)
+		s.poke()
 	}
-	s.queue = append(s.queue, m)
-	s.poke()
-	return true
+	return s
 }
 
 func (d *Dispatcher) forget(id string, byNode map[string][]string) {
@@ -96,7 +128,8 @@ func (d *Dispatcher) forget(id string, byNode map[string][]string) {
 // PublishLogs implements api.AgentService. Lines nobody waits for any more
 // end the stream.
 func (d *Dispatcher) PublishLogs(ctx context.Context, stream *connect.ClientStream[api.LogBatch]) (*connect.Response[api.PublishLogsResponse], error) {
-	if ca.From(ctx).Role != ca.Agent {
+	who := ca.From(ctx)
+	if who.Role != ca.Agent {
 		return nil, connect.NewError(connect.CodePermissionDenied, errors.New("only agents publish logs"))
 	}
 	var sub *subscription
@@ -104,7 +137,7 @@ func (d *Dispatcher) PublishLogs(ctx context.Context, stream *connect.ClientStre
 		// An agent that goes in the middle still ends its part.
 		if sub != nil {
 			select {
-			case sub.lines <- &api.LogBatch{End: true}:
+			case sub.lines <- part{who.ID, &api.LogBatch{End: true}}:
 			case <-sub.done:
 			}
 		}
@@ -123,7 +156,7 @@ func (d *Dispatcher) PublishLogs(ctx context.Context, stream *connect.ClientStre
 			break // said once, by the defer
 		}
 		select {
-		case sub.lines <- &api.LogBatch{Lines: b.Lines, Error: b.Error}:
+		case sub.lines <- part{who.ID, &api.LogBatch{Lines: b.Lines, Error: b.Error}}:
 		case <-sub.done:
 			return connect.NewResponse(&api.PublishLogsResponse{}), nil
 		case <-ctx.Done():
