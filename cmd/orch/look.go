@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -163,46 +164,47 @@ began), then, with -f, those that come.`,
 
 func nodeCommand() *cobra.Command {
 	node := &cobra.Command{Use: "node", Short: "Look at nodes"}
-	var output string
-	ls := &cobra.Command{
-		Use: "ls", Short: "List nodes", Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, _, err := connectCluster(cmd.Context())
+	node.AddCommand(nodeLs())
+	return node
+}
+
+func nodeLs() *cobra.Command {
+	leader := ""
+	return listing(&cobra.Command{Use: "ls", Short: "List nodes", Args: exactly()},
+		func(ctx context.Context, client clusterClient, _ []string) ([]*api.Node, error) {
+			r, err := client.ListNodes(ctx, connect.NewRequest(&api.ListNodesRequest{}))
 			if err != nil {
-				return err
+				return nil, err
 			}
-			r, err := client.ListNodes(cmd.Context(), connect.NewRequest(&api.ListNodesRequest{}))
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printMessages(cmd, r.Msg.Nodes)
-			}
-			t := table{header: []string{"NAME", "ROLE", "STATUS", "AVAILABILITY", "FOR", "RUNTIMES", "CPUS", "MEMORY", "ID", "VERSION"}, wide: 6}
-			for _, n := range r.Msg.Nodes {
+			leader = r.Msg.Leader
+			return r.Msg.Nodes, nil
+		},
+		func(all []*api.Node) *table {
+			t := &table{header: []string{"NAME", "ROLE", "STATUS", "AVAILABILITY", "FOR", "RUNTIMES", "CPUS", "MEMORY", "ID", "VERSION"}, wide: 6}
+			for _, n := range all {
 				role := n.Role
-				if n.Id == r.Msg.Leader {
+				if n.Id == leader {
 					role += " (leader)"
 				}
-				var runtimes []string
-				for _, rt := range n.Facts.GetRuntimes() {
-					text := rt.Name
-					if rt.Error != "" {
-						text += " (" + rt.Error + ")"
-					} else if rt.Version != "" {
-						text += " " + rt.Version
-					}
-					runtimes = append(runtimes, text)
-				}
-				t.add(n.Name, role, n.Status, n.Availability, ago(n.StatusSince), strings.Join(runtimes, ", "),
-					fmt.Sprintf("%g", float64(n.Facts.GetCpusMilli())/1000), fmt.Sprintf("%d MiB", n.Facts.GetMemory()>>20), n.Id, n.Facts.GetVersion())
+				t.add(n.Name, role, n.Status, n.Availability, ago(n.StatusSince), runtimes(n), fmt.Sprintf("%g", float64(n.Facts.GetCpusMilli())/1000),
+					fmt.Sprintf("%d MiB", n.Facts.GetMemory()>>20), n.Id, n.Facts.GetVersion())
 			}
-			return t.print(cmd, output)
-		},
+			return t
+		})
+}
+
+func runtimes(n *api.Node) string {
+	var all []string
+	for _, rt := range n.Facts.GetRuntimes() {
+		text := rt.Name
+		if rt.Error != "" {
+			text += " (" + rt.Error + ")"
+		} else if rt.Version != "" {
+			text += " " + rt.Version
+		}
+		all = append(all, text)
 	}
-	outputFlag(ls, &output)
-	node.AddCommand(ls)
-	return node
+	return strings.Join(all, ", ")
 }
 
 func clusterCommand() *cobra.Command {
