@@ -132,6 +132,9 @@ func (r *Runtime) Start(ctx context.Context, t *task.Task) (task.Observed, error
 	if err == nil {
 		err = launchShim(ctx, r.cfg.Shim, dir)
 	}
+	if errors.Is(err, errSupervised) {
+		err = until(ctx, func() bool { return r.observe(t.ID).Phase != task.Created })
+	}
 	if o := r.observe(t.ID); err != nil && o.Phase != task.Running {
 		return o, fmt.Errorf("cannot start task %q: %w", t.ID, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -66,6 +67,20 @@ func detach(dir string) int {
 	return 0
 }
 
+// errSupervised says that another shim has the task, perhaps one that was
+// started just before its agent was killed.
+var errSupervised = errors.New("the task has a supervisor already")
+
+// mark is the entry of the task's environment that tells its processes.
+func (l *launch) mark() string {
+	for _, e := range l.Env {
+		if strings.HasPrefix(e, "ORCH_TASK=") {
+			return e
+		}
+	}
+	return "ORCH_TASK=none"
+}
+
 // shim runs the task of dir to its end. An error means that it never
 // started; nothing of it is left then.
 func shim(dir string, report *os.File) error {
@@ -74,7 +89,7 @@ func shim(dir string, report *os.File) error {
 		return err
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return errors.New("the task has a supervisor already")
+		return errSupervised
 	}
 	defer lock.Close()
 	if load(dir, exitFile, &ending{}) == nil {
@@ -90,6 +105,12 @@ func shim(dir string, report *os.File) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM)
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+	if load(dir, stateFile, &state{}) == nil {
+		// A supervisor before this one was killed while it started the command.
+		if err := killAll(context.Background(), func() []int { return marked(l.mark()) }); err != nil {
+			return err
+		}
+	}
 	st := state{Shim: processOf(os.Getpid())}
 	if err := save(dir, stateFile, st); err != nil {
 		return err
@@ -262,6 +283,9 @@ func launchShim(ctx context.Context, argv []string, dir string) error {
 		return nil
 	case len(said) == 0:
 		return errors.New("the supervisor died; does the program call process.ShimMain first?")
+	}
+	if string(said) == errSupervised.Error() {
+		return errSupervised
 	}
 	return errors.New(string(said))
 }
