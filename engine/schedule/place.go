@@ -55,7 +55,8 @@ type candidate struct {
 	// The group at hand:
 	mine    int // tasks of the service
 	failing bool
-	near    int // tasks of the service under the same spread values
+	near    int    // tasks of the service under the same spread values
+	around  []*int // the counts that near is made of
 }
 
 // occupant is a task that has a port, on one address or (empty) on all.
@@ -138,30 +139,29 @@ func (p *placer) group(requests []Request, out []Decision) {
 			refused.add(why)
 			continue
 		}
+		c.near = 0
 		c.failing = p.failures[first.Service.Id+"@"+first.Task.Version][c.Id] >= badNode
 		fit = append(fit, c)
 	}
-	spread := first.Service.Spec.GetPlacement().GetSpread()
-	queue := &byScore{fit}
-	p.nearness(fit, first.Service.Id, spread)
-	heap.Init(queue)
+	queue := &byScore{nodes: fit}
+	if spread := first.Service.Spec.GetPlacement().GetSpread(); len(spread) > 0 {
+		queue.spread = true
+		p.neighbourhoods(fit, first.Service.Id, spread)
+	} else {
+		heap.Init(queue)
+	}
 	for i, r := range requests {
 		for queue.Len() > 0 {
-			c := queue.nodes[0]
+			c := queue.best()
 			if why := explain(filters, c); why != "" { // filled up by the group itself
 				refused.add(why)
-				heap.Pop(queue)
+				queue.drop()
 				continue
 			}
 			out[i].Node = c.Id
 			p.take(c, r.Service.Id, r.Task.Id, r.Spec)
 			c.mine++
-			if len(spread) > 0 {
-				p.nearness(fit, r.Service.Id, spread)
-				heap.Init(queue)
-			} else {
-				heap.Fix(queue, 0)
-			}
+			queue.taken()
 			break
 		}
 		if out[i].Node == "" {
@@ -176,27 +176,27 @@ func (p *placer) group(requests []Request, out []Decision) {
 	}
 }
 
-// nearness counts, for each candidate, the service's tasks on nodes that
-// share its values of the spread keys; the first key weighs most.
-func (p *placer) nearness(fit []*candidate, service string, spread []string) {
-	if len(spread) == 0 {
-		for _, c := range fit {
-			c.near = 0
+// neighbourhoods gives each candidate the counts of the service's tasks on
+// nodes that share its values of the spread keys; the first key weighs most.
+func (p *placer) neighbourhoods(fit []*candidate, service string, spread []string) {
+	counts := map[string]*int{}
+	count := func(name string) *int {
+		if counts[name] == nil {
+			counts[name] = new(int)
 		}
-		return
+		return counts[name]
 	}
-	sums := map[string]int{}
 	for node, n := range p.perService[service] {
 		if c := p.byID[node]; c != nil {
-			for _, prefix := range domains(c.Node, spread) {
-				sums[prefix] += n
+			for _, name := range domains(c.Node, spread) {
+				*count(name) += n
 			}
 		}
 	}
 	for _, c := range fit {
-		c.near = 0
-		for _, prefix := range domains(c.Node, spread) {
-			c.near = c.near*10_000 + sums[prefix]
+		c.around = c.around[:0]
+		for _, name := range domains(c.Node, spread) {
+			c.around = append(c.around, count(name))
 		}
 	}
 }
@@ -212,8 +212,51 @@ func domains(n *api.Node, spread []string) []string {
 	return all
 }
 
-// byScore keeps the best candidate first.
-type byScore struct{ nodes []*candidate }
+// byScore keeps the best candidate first: as a heap, since a task changes
+// the score of its own node alone, or with spread, where it changes those of
+// many, by looking at all.
+type byScore struct {
+	nodes  []*candidate
+	spread bool
+}
+
+func (q *byScore) best() *candidate {
+	if q.spread {
+		least := 0
+		for i, c := range q.nodes {
+			c.near = 0
+			for _, n := range c.around {
+				c.near = c.near*10_000 + *n
+			}
+			if q.Less(i, least) {
+				least = i
+			}
+		}
+		q.Swap(0, least)
+	}
+	return q.nodes[0]
+}
+
+// drop takes the best one away.
+func (q *byScore) drop() {
+	if !q.spread {
+		heap.Pop(q)
+		return
+	}
+	q.Swap(0, q.Len()-1)
+	q.Pop()
+}
+
+// taken says that the best one got a task.
+func (q *byScore) taken() {
+	if !q.spread {
+		heap.Fix(q, 0)
+		return
+	}
+	for _, n := range q.nodes[0].around {
+		*n++
+	}
+}
 
 func (q *byScore) Len() int      { return len(q.nodes) }
 func (q *byScore) Swap(i, j int) { q.nodes[i], q.nodes[j] = q.nodes[j], q.nodes[i] }

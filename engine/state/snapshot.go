@@ -2,6 +2,8 @@ package state
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -68,7 +70,8 @@ func (s *State) Restore(from io.Reader) error {
 		return errors.New("not a snapshot of orch")
 	}
 	header := &api.SnapshotHeader{}
-	if err := protodelim.UnmarshalFrom(in, header); err != nil {
+	var buf bytes.Buffer
+	if err := in.message(&buf, header); err != nil {
 		return fmt.Errorf("cannot read the snapshot's header: %w", err)
 	}
 	if header.Format != snapshotFormat {
@@ -79,8 +82,7 @@ func (s *State) Restore(from io.Reader) error {
 	defer txn.Abort()
 	for {
 		rec := &api.Record{}
-		opt := protodelim.UnmarshalOptions{MaxSize: maxRecord}
-		if err := opt.UnmarshalFrom(in, rec); err != nil {
+		if err := in.message(&buf, rec); err != nil {
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
 		if rec.Row == nil {
@@ -119,6 +121,30 @@ func (s *summing) ReadByte() (byte, error) {
 		s.sum.Write([]byte{b})
 	}
 	return b, err
+}
+
+// message reads a length-delimited message. A damaged length takes no more
+// memory than there is left to read.
+func (s *summing) message(buf *bytes.Buffer, m proto.Message) error {
+	size, err := binary.ReadUvarint(s)
+	if err != nil {
+		return noEOF(err)
+	}
+	if size > maxRecord {
+		return fmt.Errorf("a record of %d bytes", size)
+	}
+	buf.Reset()
+	if _, err := io.CopyN(buf, s, int64(size)); err != nil {
+		return noEOF(err)
+	}
+	return proto.Unmarshal(buf.Bytes(), m)
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func record(row any) *api.Record {
