@@ -86,6 +86,11 @@ func (s *keeper) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := s.client.Session(ctx)
+	// A context alone ends no call whose request is still being written.
+	context.AfterFunc(ctx, func() {
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+	})
 	hello := &api.Hello{NodeId: s.NodeID, Name: s.Name, Facts: s.Facts(ctx), Running: s.Worker.All()}
 	if err := stream.Send(&api.AgentMessage{Kind: &api.AgentMessage_Hello{Hello: hello}}); err != nil {
 		return end(stream, err)

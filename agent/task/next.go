@@ -63,6 +63,8 @@ func End(k Knowledge, o Observed) (api.TaskState, string) {
 		return api.TaskState_TASK_STATE_STOPPED, ""
 	case o.Phase == Absent:
 		return api.TaskState_TASK_STATE_FAILED, "it disappeared: something other than orch removed it"
+	case o.Phase == Created:
+		return api.TaskState_TASK_STATE_FAILED, "it never ran: something other than orch made it anew"
 	case o.Error != "":
 		return api.TaskState_TASK_STATE_FAILED, o.Error
 	case o.ExitCode == 0:
