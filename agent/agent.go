@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"sync"
 
-	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
 	"orch/agent/docker"
@@ -71,7 +70,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { a.ports.Run(ctx) })
 	work.Go(func() { a.worker.Run(ctx) })
-	client := &http.Client{Transport: &http2.Transport{TLSClientConfig: a.cfg.TLS}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: a.cfg.TLS, ForceAttemptHTTP2: true}}
 	return session.Run(ctx, session.Config{
 		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: client, URL: "https://" + a.cfg.Engine, Worker: a.worker,
 		Facts: a.facts, Logger: a.cfg.Logger,

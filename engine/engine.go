@@ -5,6 +5,7 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
@@ -27,8 +27,6 @@ import (
 	"orch/engine/seal"
 	"orch/engine/state"
 	"orch/engine/store"
-
-	"crypto/tls"
 )
 
 // Config of an engine.
@@ -131,13 +129,16 @@ func (e *Engine) handlers(creds ca.Credentials) error {
 		Handler: ca.Middleware(mux), TLSConfig: config, ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(e.cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	if err := http2.ConfigureServer(e.server, &http2.Server{MaxConcurrentStreams: 1000}); err != nil {
-		return err
-	}
-	e.server.TLSNextProto[ca.ProtoRaft] = func(_ *http.Server, c *tls.Conn, _ http.Handler) {
-		if state := c.ConnectionState(); ca.Identify(&state).Role == ca.Engine {
-			e.layer.Serve(c)
-		}
+	e.server.Protocols = new(http.Protocols)
+	e.server.Protocols.SetHTTP1(true) // curl
+	e.server.Protocols.SetHTTP2(true)
+	e.server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
+	e.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		ca.ProtoRaft: func(_ *http.Server, c *tls.Conn, _ http.Handler) {
+			if state := c.ConnectionState(); ca.Identify(&state).Role == ca.Engine {
+				e.layer.Serve(c)
+			}
+		},
 	}
 	return nil
 }

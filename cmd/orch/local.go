@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 
 	"orch/agent"
 	"orch/engine"
@@ -92,7 +91,7 @@ func dial(t *target) (clusterClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the operator's certificate: %w", err)
 	}
-	h := &http.Client{Transport: &http2.Transport{TLSClientConfig: config}}
+	h := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}}
 	return apiconnect.NewClusterServiceClient(h, "https://"+t.Address, connect.WithGRPC()), nil
 }
 

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
@@ -117,7 +116,7 @@ func (r *rig) client(creds ca.Credentials) apiconnect.AgentServiceClient {
 	r.Helper()
 	config, err := creds.ClientTLS(ca.ProtoHTTP)
 	r.check(err)
-	tr := &http2.Transport{TLSClientConfig: config}
+	tr := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	r.Cleanup(tr.CloseIdleConnections)
 	return apiconnect.NewAgentServiceClient(&http.Client{Transport: tr}, r.server.URL, connect.WithGRPC())
 }
@@ -164,7 +163,11 @@ func (r *rig) hello(id string, running ...*api.TaskStatus) *agent {
 	return a
 }
 
-func (a *agent) leave() { a.cancel(); a.beats.Wait() }
+func (a *agent) leave() {
+	a.cancel()
+	_ = a.stream.CloseRequest() // a context alone doesn't end it
+	a.beats.Wait()
+}
 
 func (a *agent) send(m *api.AgentMessage) { a.Helper(); a.check(a.stream.Send(m)) }
 

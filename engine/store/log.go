@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // checkLog finds out whether the log's file is whole before anything maps
@@ -26,7 +27,7 @@ func checkLog(path string) error {
 		return fmt.Errorf("cannot read the raft log: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return fmt.Errorf("the raft log %s is in use by another orch", path)
 	}
 	if err != nil {
