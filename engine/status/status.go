@@ -210,6 +210,8 @@ func (s *summary) judge() {
 	switch {
 	case s.looping != "":
 		s.State, s.Failed, s.Reason = "failing", true, s.looping
+	case s.settled+s.completed == want:
+		s.State, s.Reason = "stopping", "tasks that are no longer wanted stop"
 	case s.Ready > 0 && s.Ready < s.Want:
 		s.State = "degraded"
 	case s.Running == 0 && s.Ready == 0:
