@@ -73,27 +73,35 @@ func (a *actor) watch(ctx context.Context, seen task.Observed) {
 	if !known {
 		a.running(seen, true)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var checks sync.WaitGroup
-	defer checks.Wait()
+	during, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var checks sync.WaitGroup
 	exec := func(ctx context.Context, argv []string) (int, string, error) {
 		return a.runtime.Exec(ctx, a.t.ID, argv)
 	}
 	if h := a.t.Spec.Health; h != nil {
-		checks.Go(func() { a.w.Checks(ctx, h, seen.Address, exec, a.readiness) })
+		checks.Go(func() { a.w.Checks(during, h, seen.Address, exec, a.readiness) })
 	}
+	unalive := make(chan string, 1)
 	if h := a.t.Spec.Liveness; h != nil {
 		checks.Go(func() {
-			a.w.Checks(ctx, h, seen.Address, exec, func(h Health) {
-				if h.GivenUp && ctx.Err() == nil {
-					a.unalive(ctx, h.Reason)
+			a.w.Checks(during, h, seen.Address, exec, func(h Health) {
+				if h.GivenUp && during.Err() == nil {
+					unalive <- h.Reason
 					cancel()
 				}
 			})
 		})
 	}
-	if _, err := a.runtime.Wait(ctx, a.t.ID); err != nil && ctx.Err() == nil {
+	_, err := a.runtime.Wait(during, a.t.ID)
+	given := during.Err() != nil
+	cancel()
+	checks.Wait() // nothing is said of the task's health from here on
+	switch {
+	case ctx.Err() != nil:
+	case given:
+		a.unalive(ctx, <-unalive)
+	case err != nil:
 		a.note(err.Error())
 		a.rest(ctx, retry)
 	}
@@ -112,11 +120,14 @@ func (a *actor) readiness(h Health) {
 // that the restart policy gives it a successor.
 func (a *actor) unalive(ctx context.Context, reason string) {
 	a.w.Logger.Info("a task fails its liveness check", "task", a.t.ID, "reason", reason)
-	if err := a.runtime.Stop(ctx, a.t); err != nil {
+	switch err := a.runtime.Stop(ctx, a.t); {
+	case ctx.Err() != nil:
+	case err != nil:
 		a.note("cannot stop it: " + err.Error())
-		return
+		a.rest(ctx, retry)
+	default:
+		a.fail("failed its liveness check: " + reason)
 	}
-	a.fail("failed its liveness check: " + reason)
 }
 
 func (a *actor) stop(ctx context.Context) {

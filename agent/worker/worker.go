@@ -153,13 +153,6 @@ func (w *Worker) sweep(listed map[string]bool) {
 	if ctx == nil {
 		return
 	}
-	known := map[string]bool{}
-	for id := range w.actors {
-		known[id] = true
-	}
-	for id := range listed {
-		known[id] = true
-	}
 	w.work.Go(func() {
 		for _, r := range w.Runtimes {
 			found, err := r.List(ctx)
@@ -170,7 +163,11 @@ func (w *Worker) sweep(listed map[string]bool) {
 				continue
 			}
 			for _, o := range found {
-				if !known[o.TaskID] {
+				// Asked now: it may have been assigned since.
+				w.mu.Lock()
+				known := listed[o.TaskID] || w.actors[o.TaskID] != nil
+				w.mu.Unlock()
+				if !known {
 					w.Logger.Info("removing a task that the cluster does not know", "task", o.TaskID)
 					w.end(ctx, r, o.TaskID)
 				}
