@@ -13,8 +13,8 @@ import (
 )
 
 func stackCommand() *cobra.Command {
-	stack := &cobra.Command{Use: "stack", Short: "Look at stacks, remove one, go back to an earlier release"}
-	stack.AddCommand(stackLs(), stackPs(), stackRm(), stackReleases(), stackRollback())
+	stack := &cobra.Command{Use: "stack", Short: "Look at stacks; stop, start or remove one, go back to an earlier release"}
+	stack.AddCommand(stackLs(), stackPs(), stackStop(), stackStart(), stackRm(), stackReleases(), stackRollback())
 	return stack
 }
 
@@ -81,6 +81,33 @@ func tasksOf(use, short string, args cobra.PositionalArgs, ask func(name string)
 	return cmd
 }
 
+func stackStop() *cobra.Command {
+	return &cobra.Command{
+		Use: "stop STACK", Short: "Stop a stack's tasks and keep its releases",
+		Long: `Stop all tasks of a stack, the ones that depend on others first. Its releases,
+secrets and volumes stay; ` + "`orch stack start`" + ` or the next ` + "`orch run`" + ` brings it back.`,
+		Args: exactly("a stack"),
+		RunE: asking(func(cmd *cobra.Command, client clusterClient, args []string) error {
+			return endStack(cmd, client, args[0], "stop")
+		}),
+	}
+}
+
+func stackStart() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use: "start STACK", Short: "Start a stopped stack again", Args: exactly("a stack"),
+		RunE: asking(func(cmd *cobra.Command, client clusterClient, args []string) error {
+			if _, err := client.SetStack(cmd.Context(), connect.NewRequest(&api.SetStackRequest{Name: args[0], Action: "start"})); err != nil {
+				return err
+			}
+			return watch(cmd.Context(), client, args[0], timeout, newProgress(cmd.OutOrStdout(), "text"))
+		}),
+	}
+	waitFlag(cmd, &timeout)
+	return cmd
+}
+
 func stackRm() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm STACK", Short: "Remove a stack: its tasks, networks and releases",
@@ -89,12 +116,17 @@ with its releases and secrets. Volumes stay, unless they were declared with
 on_remove = "delete".`,
 		Args: exactly("a stack"),
 		RunE: asking(func(cmd *cobra.Command, client clusterClient, args []string) error {
-			if _, err := client.SetStack(cmd.Context(), connect.NewRequest(&api.SetStackRequest{Name: args[0], Action: "remove"})); err != nil {
-				return err
-			}
-			return stopped(cmd.Context(), client, args[0])
+			return endStack(cmd, client, args[0], "remove")
 		}),
 	}
+}
+
+// endStack stops or removes a stack and waits until its tasks are gone.
+func endStack(cmd *cobra.Command, client clusterClient, stack, action string) error {
+	if _, err := client.SetStack(cmd.Context(), connect.NewRequest(&api.SetStackRequest{Name: stack, Action: action})); err != nil {
+		return err
+	}
+	return stopped(cmd.Context(), client, stack)
 }
 
 func stackReleases() *cobra.Command {
