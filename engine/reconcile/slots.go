@@ -129,6 +129,11 @@ func (s *service) converge(slot *api.Slot) {
 			others = append(others, t)
 		}
 	}
+	for _, t := range others {
+		if usable(t) && t != best(others) {
+			s.stop(t, "a newer version came before it was needed")
+		}
+	}
 	switch {
 	case current != nil:
 		if serving(current) || s.stopFirst(slot, others) {
@@ -149,9 +154,25 @@ func (s *service) converge(slot *api.Slot) {
 		}
 		// A task that is already being stopped blocks the slot as well:
 		// never two of one slot but in a start-first replacement.
+	case len(others) > 1:
+		// And never three: what is being stopped goes first.
 	default:
 		s.attempt(slot)
 	}
+}
+
+// best is the one of a slot's older tasks that stays until a newer one
+// serves: one that serves, else the one that has come furthest.
+func best(ts []*api.Task) *api.Task {
+	var b *api.Task
+	for _, t := range ts {
+		switch {
+		case !usable(t):
+		case b == nil, serving(t) && !serving(b), serving(t) == serving(b) && t.Status.GetState() > b.Status.GetState():
+			b = t
+		}
+	}
+	return b
 }
 
 // stopFirst says in which order others leave: as the rollout asked that set

@@ -1,0 +1,311 @@
+package reconcile_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"pgregory.net/rapid"
+
+	"orch/engine/api"
+	"orch/engine/reconcile"
+	"orch/engine/script"
+	"orch/engine/state"
+)
+
+var seconds = rapid.Custom(func(t *rapid.T) *durationpb.Duration {
+	if rapid.Bool().Draw(t, "unset") {
+		return nil
+	}
+	return durationpb.New(time.Duration(rapid.IntRange(0, 5).Draw(t, "seconds")) * time.Second)
+})
+
+func drawPolicy(t *rapid.T) *api.RolloutPolicy {
+	return &api.RolloutPolicy{
+		Parallelism: rapid.SampledFrom([]string{"", "1", "2", "50%", "0"}).Draw(t, "parallelism"), Delay: seconds.Draw(t, "delay"),
+		Monitor: seconds.Draw(t, "monitor"), Order: rapid.SampledFrom([]string{"", "stop-first", "start-first"}).Draw(t, "order"),
+		MaxFailureRatio: rapid.SampledFrom([]float64{0, 0.5}).Draw(t, "ratio"),
+		OnFailure:       rapid.SampledFrom([]string{"rollback", "pause", "continue"}).Draw(t, "on_failure"),
+	}
+}
+
+func drawService(t *rapid.T, name string, earlier []string) *api.ServiceSpec {
+	s := &api.ServiceSpec{Name: name, Mode: rapid.SampledFrom([]string{"replicated", "replicated", "global", "job"}).Draw(t, "mode"),
+		Task:    &api.TaskSpec{Runtime: "docker", Image: rapid.SampledFrom([]string{"v1", "v2", "bad"}).Draw(t, "image")},
+		Restart: &api.RestartPolicy{Condition: rapid.SampledFrom([]string{"any", "on-failure", "none"}).Draw(t, "restart"), MaxAttempts: rapid.Int32Range(0, 3).Draw(t, "attempts"), Window: seconds.Draw(t, "window")},
+		Update:  drawPolicy(t), Placement: &api.Placement{MaxPerNode: rapid.Int32Range(0, 2).Draw(t, "most")}}
+	switch s.Mode {
+	case "replicated":
+		s.Replicas = rapid.Int32Range(0, 4).Draw(t, "replicas")
+	case "job":
+		s.Job = &api.JobPolicy{Completions: rapid.Int32Range(1, 3).Draw(t, "completions"), Parallelism: rapid.Int32Range(1, 2).Draw(t, "at once"), Retries: rapid.Int32Range(0, 6).Draw(t, "retries")}
+	}
+	if rapid.Bool().Draw(t, "own rollback") {
+		s.Rollback = drawPolicy(t)
+	}
+	if rapid.IntRange(0, 3).Draw(t, "constrained") == 0 {
+		s.Placement.Constraints = []string{"node.hostname == a"}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "volume") == 0 {
+		s.Task.Mounts = []*api.Mount{{Type: "volume", Source: "data", Target: "/data"}}
+	}
+	for _, e := range earlier {
+		if rapid.IntRange(0, 2).Draw(t, "depends") == 0 {
+			s.DependsOn = append(s.DependsOn, &api.Dependency{Service: e, Condition: rapid.SampledFrom([]string{"started", "ready"}).Draw(t, "condition"), Timeout: seconds.Draw(t, "timeout")})
+		}
+	}
+	return s
+}
+
+func drawStack(t *rapid.T) *api.StackSpec {
+	s := &api.StackSpec{Name: "app", Volumes: []*api.VolumeSpec{{Name: "data"}}}
+	var names []string
+	for i := range rapid.IntRange(0, 3).Draw(t, "services") {
+		name := fmt.Sprintf("s%d", i)
+		s.Services = append(s.Services, drawService(t, name, names))
+		names = append(names, name)
+	}
+	return s
+}
+
+// event lets one thing happen.
+func event(t *rapid.T, w *script.World, up map[string]bool) error {
+	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
+	v := w.State.View()
+	switch rapid.IntRange(0, 10).Draw(t, "event") {
+	case 0, 1:
+		_, err := w.Apply(drawStack(t), "run")
+		return err
+	case 2:
+		if _, known := up[id]; !known || !up[id] {
+			up[id] = true
+			return w.NodeUp(&api.Node{Id: id})
+		}
+		up[id] = false
+		return w.NodeDown(id)
+	case 3:
+		if _, known := up[id]; known {
+			availability := rapid.SampledFrom([]string{"active", "drain", "pause"}).Draw(t, "availability")
+			_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: id, Availability: availability}}})
+			return err
+		}
+	case 4:
+		if v.Stack("app") != nil {
+			return w.SetStack("app", rapid.SampledFrom([]string{"stop", "start", "start", "remove"}).Draw(t, "action"))
+		}
+	case 5, 6, 7:
+		if tasks := v.Tasks(); len(tasks) > 0 {
+			w.End(rapid.SampledFrom(tasks).Draw(t, "task").Id, rapid.SampledFrom([]string{"", "broke"}).Draw(t, "end"))
+		}
+	case 8:
+		if all := v.Services(); len(all) > 0 {
+			signal := rapid.SampledFrom([]string{"pause", "resume", "abort"}).Draw(t, "signal")
+			_ = w.Signal(rapid.SampledFrom(all).Draw(t, "service").Id, signal) // refused where it makes no sense
+		}
+	case 9:
+		return w.KillLeader()
+	}
+	return nil
+}
+
+// TestComesToRest: whatever happens, at every instant the engine comes to
+// rest, never runs two tasks of a slot but in a start-first replacement, and
+// in the end nothing waits without a reason.
+func TestComesToRest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := script.New()
+		w.Break("bad", "it broke", -1, -1)
+		w.Committed = func(v state.View, _ []state.Delta) error { return twoOfASlot(v) }
+		up := map[string]bool{}
+		check := func(err error) {
+			if err != nil {
+				t.Fatalf("%v\n%s", err, w.Show())
+			}
+		}
+		for range rapid.IntRange(1, 25).Draw(t, "events") {
+			check(event(t, w, up))
+			if rapid.Bool().Draw(t, "settle") {
+				check(w.Advance(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second))
+			}
+		}
+		check(w.Settle())
+		if p := w.Plan(); len(p.Changes) > 0 {
+			t.Fatalf("at rest, and planned %v", p.Changes)
+		}
+		v := w.State.View()
+		for _, x := range v.Tasks() {
+			if x.Status.State == api.TaskState_TASK_STATE_PENDING && x.Wait.GetReason() == "" {
+				t.Fatalf("%s waits without a reason", x.Id)
+			}
+			if x.Wait != nil && x.Wait.Since == nil {
+				t.Fatalf("%s waits without a since", x.Id)
+			}
+		}
+		explained(t, w)
+	})
+}
+
+// twoOfASlot finds slots with more tasks than they may have.
+func twoOfASlot(v state.View) error {
+	for _, svc := range v.Services() {
+		n := map[string]int{}
+		for _, x := range v.TasksOf(svc.Id) {
+			if !state.Ended(x.Status.State) {
+				if n[x.SlotId]++; n[x.SlotId] > 1 && x.Run > 0 {
+					return fmt.Errorf("%s is not alone, and of a job", x.Id)
+				}
+			}
+			if x.Desired == api.TaskDesired_TASK_DESIRED_UNSPECIFIED {
+				return fmt.Errorf("%s has no desired state", x.Id)
+			}
+		}
+		for slot, n := range n {
+			if n > 2 {
+				return fmt.Errorf("%s has %d tasks", slot, n)
+			}
+		}
+	}
+	return nil
+}
+
+// explained: a slot without a live task has given up or has nothing to do.
+func explained(t *rapid.T, w *script.World) {
+	v := w.State.View()
+	if v.Stack("app").GetStopped() {
+		return
+	}
+	for _, svc := range v.Services() {
+		if svc.Removed || svc.Spec.Mode == "job" {
+			continue
+		}
+		for _, slot := range v.SlotsOf(svc.Id) {
+			if slot.Removed {
+				continue
+			}
+			var newest *api.Task
+			live := false
+			var all []*api.Task
+			for _, x := range v.TasksOf(svc.Id) {
+				if x.SlotId == slot.Id {
+					live = live || !state.Ended(x.Status.State)
+					all = append(all, x)
+					if newest == nil || x.Attempt > newest.Attempt {
+						newest = x
+					}
+				}
+			}
+			policy := svc.Spec.Restart
+			over := newest.GetStatus().GetState() == api.TaskState_TASK_STATE_COMPLETE && policy.Condition != "any" ||
+				newest.GetStatus().GetState() == api.TaskState_TASK_STATE_FAILED && policy.Condition == "none" ||
+				policy.MaxAttempts > 0 && newest != nil && len(all) > int(policy.MaxAttempts)
+			if !live && !over {
+				t.Fatalf("slot %s has no task, its newest is %v", slot.Id, newest)
+			}
+		}
+	}
+}
+
+// TestStopFirstAvailability: no more slots of a service are without a ready
+// task than the rollout's parallelism, when nothing fails.
+func TestStopFirstAvailability(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := script.New()
+		if err := w.NodeUp(&api.Node{Id: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		n := rapid.IntRange(1, 7).Draw(t, "replicas")
+		size := rapid.IntRange(1, 3).Draw(t, "parallelism")
+		svc := &api.ServiceSpec{Name: "web", Mode: "replicated", Replicas: int32(n), Task: &api.TaskSpec{Runtime: "docker", Image: "v1"},
+			Update: &api.RolloutPolicy{Order: rapid.SampledFrom([]string{"stop-first", "start-first"}).Draw(t, "order"), Parallelism: fmt.Sprint(size), Monitor: seconds.Draw(t, "monitor"), Delay: seconds.Draw(t, "delay")}}
+		apply := func() {
+			if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Advance(time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply()
+		w.Committed = func(v state.View, _ []state.Delta) error {
+			ready, live := map[string]bool{}, map[string]int{}
+			for _, x := range v.TasksOf("app/web") {
+				if x.Status.Ready && x.Status.State == api.TaskState_TASK_STATE_RUNNING {
+					ready[x.SlotId] = true
+				}
+				if !state.Ended(x.Status.State) {
+					live[x.SlotId]++
+				}
+			}
+			least := n - size
+			if svc.Update.Order == "start-first" {
+				least = n
+			}
+			if len(ready) < least {
+				return fmt.Errorf("%d of %d are ready, at least %d must be", len(ready), n, least)
+			}
+			for slot, k := range live {
+				if k > 2 || k > 1 && svc.Update.Order == "stop-first" {
+					return fmt.Errorf("%s has %d tasks", slot, k)
+				}
+			}
+			return nil
+		}
+		svc.Task = &api.TaskSpec{Runtime: "docker", Image: "v2"}
+		apply()
+		if r := w.State.View().Rollout("app/web~1"); r.GetOutcome() != "succeeded" {
+			t.Fatalf("the rollout came to %q", r.GetOutcome())
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	p := &api.RestartPolicy{Delay: durationpb.New(2 * time.Second), MaxDelay: durationpb.New(15 * time.Second)}
+	for failures, want := range map[uint32]time.Duration{1: 2 * time.Second, 2: 4 * time.Second, 3: 8 * time.Second, 4: 15 * time.Second, 4e9: 15 * time.Second} {
+		if got := reconcile.Backoff(p, failures); got != want {
+			t.Errorf("%d failures: %s, want %s", failures, got, want)
+		}
+	}
+	if got := reconcile.Backoff(nil, 7); got != time.Minute {
+		t.Errorf("without a policy: %s", got)
+	}
+	if got := reconcile.Backoff(&api.RestartPolicy{Delay: durationpb.New(0)}, 1e9); got != 0 {
+		t.Errorf("without a delay: %s", got)
+	}
+}
+
+func BenchmarkService10000Slots(b *testing.B) {
+	w := script.New()
+	for i := range 100 {
+		if err := w.NodeUp(&api.Node{Id: fmt.Sprintf("n%03d", i), Facts: &api.NodeFacts{CpusMilli: 1, Memory: 1}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	svc := &api.ServiceSpec{Name: "web", Mode: "replicated", Replicas: 10_000, Task: &api.TaskSpec{Runtime: "docker", Image: "v1"},
+		Placement: &api.Placement{Constraints: []string{"node.role == agent"}}}
+	if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("placing", func(b *testing.B) {
+		for b.Loop() {
+			w.Plan()
+		}
+	})
+	if err := w.Settle(); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("at rest", func(b *testing.B) {
+		for b.Loop() {
+			reconcile.Service(w.State.View(), w.State.View().Service("app/web"), w.Now)
+		}
+	})
+	svc.Task = &api.TaskSpec{Runtime: "docker", Image: "v2"}
+	if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("rollout step", func(b *testing.B) {
+		for b.Loop() {
+			w.Plan()
+		}
+	})
+}
