@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -52,38 +53,63 @@ type clusterClient = apiconnect.ClusterServiceClient
 
 var errNoCluster = errors.New("no cluster runs here: `orch run PLAYBOOK` starts one")
 
-// connectCluster reaches the cluster that runs on this machine.
+// connectCluster reaches the cluster that runs on this machine; one that is
+// just starting is waited for.
 func connectCluster(ctx context.Context) (clusterClient, *target, error) {
 	dir, err := home()
 	if err != nil {
 		return nil, nil, err
 	}
+	deadline := time.NewTimer(startWithin)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		pid, used := engine.InUse(dir)
+		if !used {
+			return nil, nil, errNoCluster
+		}
+		t, err := readTarget(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		if t != nil && strconv.Itoa(t.PID) == pid {
+			c, err := dial(t)
+			return c, t, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-deadline.C:
+			return nil, nil, fmt.Errorf("the cluster's process %s does not get ready; its log is %s", pid, filepath.Join(dir, "engine.log"))
+		case <-tick.C:
+		}
+	}
+}
+
+// startWithin is how long a cluster may take until it can be reached.
+const startWithin = 30 * time.Second
+
+// readTarget is nil where nobody wrote one yet.
+func readTarget(dir string) (*target, error) {
 	b, err := os.ReadFile(targetPath(dir))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil, errNoCluster
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read how to reach the cluster: %w", err)
+		return nil, fmt.Errorf("cannot read how to reach the cluster: %w", err)
 	}
 	t := &target{}
 	if err := json.Unmarshal(b, t); err != nil {
-		return nil, nil, fmt.Errorf("%s is damaged (%w); `orch run` or `orch engine` writes it anew", targetPath(dir), err)
+		return nil, fmt.Errorf("%s is damaged (%w); `orch run` or `orch engine` writes it anew", targetPath(dir), err)
 	}
-	if free(dir) {
-		return nil, nil, errNoCluster
-	}
-	c, err := dial(t)
-	return c, t, err
+	return t, nil
 }
 
 // free says that no engine has the data folder.
 func free(dir string) bool {
-	unlock, err := engine.Lock(dir)
-	if err != nil {
-		return false
-	}
-	unlock()
-	return true
+	_, used := engine.InUse(dir)
+	return !used
 }
 
 func dial(t *target) (clusterClient, error) {

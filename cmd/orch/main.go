@@ -133,7 +133,20 @@ playbook or the command line is wrong; 3 (orch plan) there are changes.`,
 	in("lang", evalCommand(), paramsCommand(), docCommand(), fmtCommand(), lintCommand(), testCommand())
 	in("cluster", nodeCommand(), clusterCommand(), engineCommand())
 	root.AddCommand(versionCommand())
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() {
+			c.RunE = group
+		}
+	}
 	return root
+}
+
+// group is a command that only has others: alone it shows its help.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	return &exitError{2, fmt.Sprintf("orch: `%s` has no command %q\nSee `%s --help`.", cmd.CommandPath(), args[0], cmd.CommandPath())}
 }
 
 // exactly is cobra.ExactArgs with words that say which arguments.
