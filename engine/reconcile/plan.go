@@ -72,6 +72,7 @@ type service struct {
 	slot    map[string]*api.Slot
 	tasks   map[string][]*api.Task // by slot, oldest attempt first
 	nodes   map[string]*api.Node
+	fits    map[string]bool    // nodes, by the constraints
 	ready   map[string]waiting // of the dependencies, by which tasks ask
 }
 

@@ -149,11 +149,12 @@ func TestComesToRest(t *testing.T) {
 // twoOfASlot finds slots with more tasks than they may have.
 func twoOfASlot(v state.View) error {
 	for _, svc := range v.Services() {
-		n := map[string]int{}
+		n, jobs := map[string]int{}, map[string]int{}
 		for _, x := range v.TasksOf(svc.Id) {
 			if !state.Ended(x.Status.State) {
-				if n[x.SlotId]++; n[x.SlotId] > 1 && x.Run > 0 {
-					return fmt.Errorf("%s is not alone, and of a job", x.Id)
+				n[x.SlotId]++
+				if x.Run > 0 {
+					jobs[x.SlotId]++
 				}
 			}
 			if x.Desired == api.TaskDesired_TASK_DESIRED_UNSPECIFIED {
@@ -161,7 +162,7 @@ func twoOfASlot(v state.View) error {
 			}
 		}
 		for slot, n := range n {
-			if n > 2 {
+			if n > 2 || jobs[slot] > 1 {
 				return fmt.Errorf("%s has %d tasks", slot, n)
 			}
 		}

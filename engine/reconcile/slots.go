@@ -56,7 +56,7 @@ func (s *service) wantedKeys() []string {
 // eligible says whether a global service wants a task on n. A paused or down
 // node keeps the one it has.
 func (s *service) eligible(n *api.Node) bool {
-	if n.Availability == "drain" || !spec.Fits(s.svc.Spec, n) {
+	if n.Availability == "drain" || !s.fit(n) {
 		return false
 	}
 	slot := s.slot[state.SlotID(s.svc.Id, n.Name)]
@@ -116,7 +116,7 @@ func (s *service) converge(slot *api.Slot) {
 		if !live(t) || s.loseIfNodeIsGone(t) {
 			continue
 		}
-		if usable(t) && t.Version == slot.Version && !s.misplaced(t) {
+		if usable(t) && t.Version == slot.Version && t.Run == slot.Run && !s.misplaced(t) {
 			if current != nil {
 				// Two of one version: the one that serves stays.
 				if current.Status.GetReady() && !t.Status.GetReady() {
@@ -189,7 +189,20 @@ func (s *service) stopFirst(slot *api.Slot, others []*api.Task) bool {
 // misplaced says that a task must leave its node.
 func (s *service) misplaced(t *api.Task) bool {
 	n := s.nodes[t.NodeId]
-	return n != nil && (n.Availability == "drain" || !spec.Fits(s.svc.Spec, n))
+	return n != nil && (n.Availability == "drain" || !s.fit(n))
+}
+
+// fit remembers whether the constraints allow a node.
+func (s *service) fit(n *api.Node) bool {
+	fits, known := s.fits[n.Id]
+	if !known {
+		fits = spec.Fits(s.svc.Spec, n)
+		if s.fits == nil {
+			s.fits = map[string]bool{}
+		}
+		s.fits[n.Id] = fits
+	}
+	return fits
 }
 
 // serving says that a task has taken over: it runs and is in rotation.
