@@ -14,101 +14,6 @@ import (
 	"orch/engine/state"
 )
 
-var seconds = rapid.Custom(func(t *rapid.T) *durationpb.Duration {
-	if rapid.Bool().Draw(t, "unset") {
-		return nil
-	}
-	return durationpb.New(time.Duration(rapid.IntRange(0, 5).Draw(t, "seconds")) * time.Second)
-})
-
-func drawPolicy(t *rapid.T) *api.RolloutPolicy {
-	return &api.RolloutPolicy{
-		Parallelism: rapid.SampledFrom([]string{"", "1", "2", "50%", "0"}).Draw(t, "parallelism"), Delay: seconds.Draw(t, "delay"),
-		Monitor: seconds.Draw(t, "monitor"), Order: rapid.SampledFrom([]string{"", "stop-first", "start-first"}).Draw(t, "order"),
-		MaxFailureRatio: rapid.SampledFrom([]float64{0, 0.5}).Draw(t, "ratio"),
-		OnFailure:       rapid.SampledFrom([]string{"rollback", "pause", "continue"}).Draw(t, "on_failure"),
-	}
-}
-
-func drawService(t *rapid.T, name string, earlier []string) *api.ServiceSpec {
-	s := &api.ServiceSpec{Name: name, Mode: rapid.SampledFrom([]string{"replicated", "replicated", "global", "job"}).Draw(t, "mode"),
-		Task:    &api.TaskSpec{Runtime: "docker", Image: rapid.SampledFrom([]string{"v1", "v2", "bad"}).Draw(t, "image")},
-		Restart: &api.RestartPolicy{Condition: rapid.SampledFrom([]string{"any", "on-failure", "none"}).Draw(t, "restart"), MaxAttempts: rapid.Int32Range(0, 3).Draw(t, "attempts"), Window: seconds.Draw(t, "window")},
-		Update:  drawPolicy(t), Placement: &api.Placement{MaxPerNode: rapid.Int32Range(0, 2).Draw(t, "most")}}
-	switch s.Mode {
-	case "replicated":
-		s.Replicas = rapid.Int32Range(0, 4).Draw(t, "replicas")
-	case "job":
-		s.Job = &api.JobPolicy{Completions: rapid.Int32Range(1, 3).Draw(t, "completions"), Parallelism: rapid.Int32Range(1, 2).Draw(t, "at once"), Retries: rapid.Int32Range(0, 6).Draw(t, "retries")}
-	}
-	if rapid.Bool().Draw(t, "own rollback") {
-		s.Rollback = drawPolicy(t)
-	}
-	if rapid.IntRange(0, 3).Draw(t, "constrained") == 0 {
-		s.Placement.Constraints = []string{"node.hostname == a"}
-	}
-	if rapid.IntRange(0, 3).Draw(t, "volume") == 0 {
-		s.Task.Mounts = []*api.Mount{{Type: "volume", Source: "data", Target: "/data"}}
-	}
-	for _, e := range earlier {
-		if rapid.IntRange(0, 2).Draw(t, "depends") == 0 {
-			s.DependsOn = append(s.DependsOn, &api.Dependency{Service: e, Condition: rapid.SampledFrom([]string{"started", "ready"}).Draw(t, "condition"), Timeout: seconds.Draw(t, "timeout")})
-		}
-	}
-	return s
-}
-
-func drawStack(t *rapid.T) *api.StackSpec {
-	s := &api.StackSpec{Name: "app", Volumes: []*api.VolumeSpec{{Name: "data"}}}
-	var names []string
-	for i := range rapid.IntRange(0, 3).Draw(t, "services") {
-		name := fmt.Sprintf("s%d", i)
-		s.Services = append(s.Services, drawService(t, name, names))
-		names = append(names, name)
-	}
-	return s
-}
-
-// event lets one thing happen.
-func event(t *rapid.T, w *script.World, up map[string]bool) error {
-	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
-	v := w.State.View()
-	switch rapid.IntRange(0, 10).Draw(t, "event") {
-	case 0, 1:
-		_, err := w.Apply(drawStack(t), "run")
-		return err
-	case 2:
-		if _, known := up[id]; !known || !up[id] {
-			up[id] = true
-			return w.NodeUp(&api.Node{Id: id})
-		}
-		up[id] = false
-		return w.NodeDown(id)
-	case 3:
-		if _, known := up[id]; known {
-			availability := rapid.SampledFrom([]string{"active", "drain", "pause"}).Draw(t, "availability")
-			_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: id, Availability: availability}}})
-			return err
-		}
-	case 4:
-		if v.Stack("app") != nil {
-			return w.SetStack("app", rapid.SampledFrom([]string{"stop", "start", "start", "remove"}).Draw(t, "action"))
-		}
-	case 5, 6, 7:
-		if tasks := v.Tasks(); len(tasks) > 0 {
-			w.End(rapid.SampledFrom(tasks).Draw(t, "task").Id, rapid.SampledFrom([]string{"", "broke"}).Draw(t, "end"))
-		}
-	case 8:
-		if all := v.Services(); len(all) > 0 {
-			signal := rapid.SampledFrom([]string{"pause", "resume", "abort"}).Draw(t, "signal")
-			_ = w.Signal(rapid.SampledFrom(all).Draw(t, "service").Id, signal) // refused where it makes no sense
-		}
-	case 9:
-		return w.KillLeader()
-	}
-	return nil
-}
-
 // TestComesToRest: whatever happens, at every instant the engine comes to
 // rest, never runs two tasks of a slot but in a start-first replacement, and
 // in the end nothing waits without a reason.
@@ -117,14 +22,13 @@ func TestComesToRest(t *testing.T) {
 		w := script.New()
 		w.Break("bad", "it broke", -1, -1)
 		w.Committed = func(v state.View, _ []state.Delta) error { return twoOfASlot(v) }
-		up := map[string]bool{}
 		check := func(err error) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, w.Show())
 			}
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "events") {
-			check(event(t, w, up))
+			check(w.RandomEvent(t))
 			if rapid.Bool().Draw(t, "settle") {
 				check(w.Advance(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second))
 			}
@@ -218,7 +122,7 @@ func TestStopFirstAvailability(t *testing.T) {
 		n := rapid.IntRange(1, 7).Draw(t, "replicas")
 		size := rapid.IntRange(1, 3).Draw(t, "parallelism")
 		svc := &api.ServiceSpec{Name: "web", Mode: "replicated", Replicas: int32(n), Task: &api.TaskSpec{Runtime: "docker", Image: "v1"},
-			Update: &api.RolloutPolicy{Order: rapid.SampledFrom([]string{"stop-first", "start-first"}).Draw(t, "order"), Parallelism: fmt.Sprint(size), Monitor: seconds.Draw(t, "monitor"), Delay: seconds.Draw(t, "delay")}}
+			Update: &api.RolloutPolicy{Order: rapid.SampledFrom([]string{"stop-first", "start-first"}).Draw(t, "order"), Parallelism: fmt.Sprint(size), Monitor: script.Seconds.Draw(t, "monitor"), Delay: script.Seconds.Draw(t, "delay")}}
 		apply := func() {
 			if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
 				t.Fatal(err)

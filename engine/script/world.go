@@ -23,6 +23,8 @@ type World struct {
 	Now      time.Time
 	// Choose says which services a pass looks at; nil: all of them.
 	Choose func(state.View, time.Time) []string
+	// NextWake says, beside Choose, when a pass is due at the latest.
+	NextWake func() time.Time
 	// Planned sees each pass before its changes are applied.
 	Planned func(control.Pass)
 	// Committed sees every entry; an error stops the run.
@@ -118,6 +120,9 @@ func (w *World) pass() (worked bool, err error) {
 		if w.wake.IsZero() || at.Before(w.wake) {
 			w.wake = at
 		}
+	}
+	if w.NextWake != nil {
+		w.wake = w.NextWake()
 	}
 	for _, c := range p.Changes {
 		if _, err := w.Propose(&api.Command{Kind: &api.Command_Changes{Changes: c}}); err != nil {

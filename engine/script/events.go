@@ -1,0 +1,106 @@
+package script
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"pgregory.net/rapid"
+
+	"orch/engine/api"
+)
+
+// Seconds draws a duration of 0 to 5 seconds, or none.
+var Seconds = rapid.Custom(func(t *rapid.T) *durationpb.Duration {
+	if rapid.Bool().Draw(t, "unset") {
+		return nil
+	}
+	return durationpb.New(time.Duration(rapid.IntRange(0, 5).Draw(t, "seconds")) * time.Second)
+})
+
+func drawPolicy(t *rapid.T) *api.RolloutPolicy {
+	return &api.RolloutPolicy{
+		Parallelism: rapid.SampledFrom([]string{"", "1", "2", "50%", "0"}).Draw(t, "parallelism"), Delay: Seconds.Draw(t, "delay"),
+		Monitor: Seconds.Draw(t, "monitor"), Order: rapid.SampledFrom([]string{"", "stop-first", "start-first"}).Draw(t, "order"),
+		MaxFailureRatio: rapid.SampledFrom([]float64{0, 0.5}).Draw(t, "ratio"),
+		OnFailure:       rapid.SampledFrom([]string{"rollback", "pause", "continue"}).Draw(t, "on_failure"),
+	}
+}
+
+func drawService(t *rapid.T, name string, earlier []string) *api.ServiceSpec {
+	s := &api.ServiceSpec{Name: name, Mode: rapid.SampledFrom([]string{"replicated", "replicated", "global", "job"}).Draw(t, "mode"),
+		Task:    &api.TaskSpec{Runtime: "docker", Image: rapid.SampledFrom([]string{"v1", "v2", "bad"}).Draw(t, "image")},
+		Restart: &api.RestartPolicy{Condition: rapid.SampledFrom([]string{"any", "on-failure", "none"}).Draw(t, "restart"), MaxAttempts: rapid.Int32Range(0, 3).Draw(t, "attempts"), Window: Seconds.Draw(t, "window")},
+		Update:  drawPolicy(t), Placement: &api.Placement{MaxPerNode: rapid.Int32Range(0, 2).Draw(t, "most")}}
+	switch s.Mode {
+	case "replicated":
+		s.Replicas = rapid.Int32Range(0, 4).Draw(t, "replicas")
+	case "job":
+		s.Job = &api.JobPolicy{Completions: rapid.Int32Range(1, 3).Draw(t, "completions"), Parallelism: rapid.Int32Range(1, 2).Draw(t, "at once"), Retries: rapid.Int32Range(0, 6).Draw(t, "retries")}
+	}
+	if rapid.Bool().Draw(t, "own rollback") {
+		s.Rollback = drawPolicy(t)
+	}
+	if rapid.IntRange(0, 3).Draw(t, "constrained") == 0 {
+		s.Placement.Constraints = []string{"node.hostname == a"}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "volume") == 0 {
+		s.Task.Mounts = []*api.Mount{{Type: "volume", Source: "data", Target: "/data"}}
+	}
+	for _, e := range earlier {
+		if rapid.IntRange(0, 2).Draw(t, "depends") == 0 {
+			s.DependsOn = append(s.DependsOn, &api.Dependency{Service: e, Condition: rapid.SampledFrom([]string{"started", "ready"}).Draw(t, "condition"), Timeout: Seconds.Draw(t, "timeout")})
+		}
+	}
+	return s
+}
+
+func drawStack(t *rapid.T) *api.StackSpec {
+	s := &api.StackSpec{Name: "app", Volumes: []*api.VolumeSpec{{Name: "data"}}}
+	var names []string
+	for i := range rapid.IntRange(0, 3).Draw(t, "services") {
+		name := fmt.Sprintf("s%d", i)
+		s.Services = append(s.Services, drawService(t, name, names))
+		names = append(names, name)
+	}
+	return s
+}
+
+// RandomEvent lets one thing happen: a release, news of a node, a task's end,
+// an operator's signal, another leader.
+func (w *World) RandomEvent(t *rapid.T) error {
+	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
+	v := w.State.View()
+	switch rapid.IntRange(0, 10).Draw(t, "event") {
+	case 0, 1:
+		_, err := w.Apply(drawStack(t), "run")
+		return err
+	case 2:
+		if a := w.agents[id]; a == nil || a.down {
+			return w.NodeUp(&api.Node{Id: id})
+		}
+		return w.NodeDown(id)
+	case 3:
+		if w.agents[id] != nil {
+			availability := rapid.SampledFrom([]string{"active", "drain", "pause"}).Draw(t, "availability")
+			_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: id, Availability: availability}}})
+			return err
+		}
+	case 4:
+		if v.Stack("app") != nil {
+			return w.SetStack("app", rapid.SampledFrom([]string{"stop", "start", "start", "remove"}).Draw(t, "action"))
+		}
+	case 5, 6, 7:
+		if tasks := v.Tasks(); len(tasks) > 0 {
+			w.End(rapid.SampledFrom(tasks).Draw(t, "task").Id, rapid.SampledFrom([]string{"", "broke"}).Draw(t, "end"))
+		}
+	case 8:
+		if all := v.Services(); len(all) > 0 {
+			signal := rapid.SampledFrom([]string{"pause", "resume", "abort"}).Draw(t, "signal")
+			_ = w.Signal(rapid.SampledFrom(all).Draw(t, "service").Id, signal) // refused where it makes no sense
+		}
+	case 9:
+		return w.KillLeader()
+	}
+	return nil
+}
