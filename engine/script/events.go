@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"pgregory.net/rapid"
 
@@ -71,9 +72,29 @@ func drawStack(t *rapid.T) *api.StackSpec {
 func (w *World) RandomEvent(t *rapid.T) error {
 	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
 	v := w.State.View()
-	switch rapid.IntRange(0, 10).Draw(t, "event") {
+	if len(w.agents) == 0 && rapid.IntRange(0, 4).Draw(t, "no nodes") > 0 {
+		if err := w.NodeUp(&api.Node{Id: id}); err != nil {
+			return err
+		}
+	}
+	switch rapid.IntRange(0, 13).Draw(t, "event") {
 	case 0, 1:
 		_, err := w.Apply(drawStack(t), "run")
+		return err
+	case 11, 12, 13: // the newest release, with another image or count
+		r := v.Release("app", v.Stack("app").GetRelease())
+		if r == nil || len(r.Spec.Services) == 0 {
+			_, err := w.Apply(drawStack(t), "run")
+			return err
+		}
+		next := proto.CloneOf(r.Spec)
+		svc := rapid.SampledFrom(next.Services).Draw(t, "service")
+		if rapid.IntRange(0, 2).Draw(t, "scale") == 0 && svc.Mode == "replicated" {
+			svc.Replicas = rapid.Int32Range(0, 4).Draw(t, "replicas")
+		} else {
+			svc.Task.Image = rapid.SampledFrom([]string{"v1", "v2", "v3", "bad"}).Draw(t, "image")
+		}
+		_, err := w.Apply(next, "run")
 		return err
 	case 2:
 		if a := w.agents[id]; a == nil || a.down {
