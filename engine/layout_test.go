@@ -133,10 +133,8 @@ func files(t *testing.T) []file {
 func TestLayout(t *testing.T) {
 	comments := map[string]bool{}
 	for _, f := range files(t) {
-		if f.tree.Doc != nil && !f.test {
-			comments[f.pkg] = true
-		} else if !f.test && !strings.Contains(f.pkg, "testdata") {
-			comments[f.pkg] = comments[f.pkg]
+		if !f.test && !strings.Contains(f.pkg, "testdata") {
+			comments[f.pkg] = comments[f.pkg] || f.tree.Doc != nil
 		}
 		for _, bad := range []string{"util", "utils", "common", "helpers", "types", "misc"} {
 			if path.Base(f.pkg) == bad {
