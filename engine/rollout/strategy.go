@@ -101,7 +101,7 @@ func BatchSize(parallelism string, n int) (int, error) {
 	}
 	if p, ok := strings.CutSuffix(parallelism, "%"); ok {
 		v, err := strconv.ParseFloat(p, 64)
-		if err != nil || v <= 0 || v > 100 {
+		if err != nil || !(v > 0 && v <= 100) {
 			return 0, fmt.Errorf("parallelism %q is no share between 0%% and 100%%", parallelism)
 		}
 		return max(int(math.Ceil(v*float64(n)/100)), 1), nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
@@ -247,3 +248,6 @@ func sortedKeys[T any](m map[string]T) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// Duration is d as specs hold it.
+func Duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }

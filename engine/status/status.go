@@ -135,7 +135,7 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 				s.Since = t.Wait.Since
 			}
 		}
-		if t.Failures >= crashLoop && st.GetReadySince() == nil {
+		if t.Failures >= crashLoop && st.GetReadySince() == nil && s.looping == "" {
 			s.looping = fmt.Sprintf("%s failed %d times in a row: %s", slot.Id, t.Failures, lastMessage(tasks))
 		}
 		if d := t.Wait.GetDeadline(); d != nil && t.NotBefore == nil && !s.now.Before(d.AsTime()) {
@@ -159,7 +159,7 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 	case st == api.TaskState_TASK_STATE_COMPLETE && (policy.GetCondition() == "on-failure" || policy.GetCondition() == "none"):
 		s.completed++
 	case st == api.TaskState_TASK_STATE_FAILED && (policy.GetCondition() == "none" || reconcile.GaveUp(policy, tasks, last.Failures+1)):
-		s.gaveUp = fmt.Sprintf("%s is not restarted any more: %s", slot.Id, last.Status.Message)
+		s.gaveUp = cmp.Or(s.gaveUp, fmt.Sprintf("%s is not restarted any more: %s", slot.Id, last.Status.Message))
 	}
 }
 
@@ -177,7 +177,10 @@ func (s *summary) judge() {
 	stack := s.view.Stack(s.svc.Stack)
 	switch {
 	case s.svc.Removed || stack.GetStopped():
-		s.State, s.Converged = "stopping", false
+		s.State, s.Converged, s.Reason = "stopping", false, fmt.Sprintf("waits for %d tasks to stop", s.live)
+		if s.live == 1 {
+			s.Reason = "waits for 1 task to stop"
+		}
 		if s.live == 0 {
 			s.State, s.Converged, s.Reason = "stopped", !s.svc.Removed, ""
 		}

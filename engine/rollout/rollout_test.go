@@ -1,0 +1,75 @@
+package rollout_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"orch/engine/api"
+	"orch/engine/rollout"
+	"orch/engine/script"
+)
+
+func TestBatchSize(t *testing.T) {
+	for _, c := range []struct {
+		parallelism string
+		n, want     int
+		bad         bool
+	}{
+		{"", 5, 1, false}, {"0", 5, 5, false}, {"0", 0, 1, false}, {"2", 5, 2, false}, {"9", 5, 9, false},
+		{"25%", 5, 2, false}, {"25%", 4, 1, false}, {"1%", 3, 1, false}, {"100%", 7, 7, false}, {"50%", 0, 1, false},
+		{"0%", 5, 0, true}, {"101%", 5, 0, true}, {"-1", 5, 0, true}, {"many", 5, 0, true}, {"%", 5, 0, true}, {"NaN%", 5, 0, true},
+	} {
+		got, err := rollout.BatchSize(c.parallelism, c.n)
+		if got != c.want || (err != nil) != c.bad {
+			t.Errorf("BatchSize(%q, %d) = %d, %v", c.parallelism, c.n, got, err)
+		}
+	}
+}
+
+// strategy is one that a test makes up.
+type strategy func(rollout.Context, []*api.Op) (*api.Op, error)
+
+func (s strategy) Next(c rollout.Context, j []*api.Op) (*api.Op, error) { return s(c, j) }
+
+// TestBrokenStrategies: a strategy that fails stalls its rollout, with the
+// reason, and the service keeps serving; an operator can abort it.
+func TestBrokenStrategies(t *testing.T) {
+	for want, s := range map[string]strategy{
+		"line 3: no such zone":                       func(rollout.Context, []*api.Op) (*api.Op, error) { return nil, errors.New("line 3: no such zone") },
+		`the strategy asked for an unknown op "fly"`: func(rollout.Context, []*api.Op) (*api.Op, error) { return &api.Op{Kind: "fly"}, nil },
+	} {
+		w := script.New()
+		w.Strategy = s
+		svc := &api.ServiceSpec{Name: "web", Mode: "replicated", Replicas: 2, Task: &api.TaskSpec{Runtime: "docker", Image: "v1"}}
+		apply := func() {
+			if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Advance(time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.NodeUp(&api.Node{Id: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		apply()
+		svc.Task = &api.TaskSpec{Runtime: "docker", Image: "v2"}
+		apply()
+		if r := w.State.View().Rollout("app/web~1"); r.Outcome != "needs_operator" || r.Reason != want {
+			t.Errorf("outcome %q, reason %q, want %q", r.Outcome, r.Reason, want)
+		}
+		if n := len(w.Running()); n != 2 {
+			t.Errorf("%d slots run", n)
+		}
+		if err := w.Signal("app/web", "abort"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Advance(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.State.View().Rollout("app/web~1"); r.Outcome != "rolled_back" {
+			t.Errorf("aborted, and %q", r.Outcome)
+		}
+	}
+}
