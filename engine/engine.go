@@ -66,9 +66,11 @@ func Open(cfg Config) (e *Engine, err error) {
 	if e.unlock, err = Lock(cfg.Dir); err != nil {
 		return nil, err
 	}
+	opened := e // what returns nil, err sets e
 	defer func() {
 		if err != nil {
-			e.Close()
+			opened.Close()
+			e = nil
 		}
 	}()
 	if e.id, err = identity(filepath.Join(cfg.Dir, "node-id")); err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"orch/engine/durable"
 )
 
 // Lock takes a data folder for this process. The lock goes with the process,
@@ -84,7 +86,7 @@ func identity(path string) (string, error) {
 		return "", fmt.Errorf("cannot read the node's id: %w", err)
 	}
 	id := newID()
-	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("cannot keep the node's id: %w", err)
 	}
 	return id, nil

@@ -19,6 +19,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"orch/engine/durable"
 )
 
 // Role is what a certificate allows.
@@ -96,10 +98,10 @@ func create(certPath, keyPath string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(keyPath, keyPEM, 0o600); err != nil {
+	if err := durable.WriteFile(keyPath, keyPEM, 0o600); err != nil {
 		return nil, fmt.Errorf("cannot keep the key of the cluster's CA: %w", err)
 	}
-	if err := os.WriteFile(certPath, a.pem, 0o644); err != nil {
+	if err := durable.WriteFile(certPath, a.pem, 0o644); err != nil {
 		return nil, fmt.Errorf("cannot keep the cluster's CA: %w", err)
 	}
 	return a, nil

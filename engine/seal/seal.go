@@ -12,6 +12,8 @@ import (
 	"os"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"orch/engine/durable"
 )
 
 // Key is the cluster's data key.
@@ -26,7 +28,7 @@ func OpenKey(path string) (Key, error) {
 		if _, err := rand.Read(k[:]); err != nil {
 			return k, err
 		}
-		if err := os.WriteFile(path, k[:], 0o600); err != nil {
+		if err := durable.WriteFile(path, k[:], 0o600); err != nil {
 			return k, fmt.Errorf("cannot keep the data key: %w", err)
 		}
 		return k, nil
