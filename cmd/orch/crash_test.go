@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"orch/agent/runtimetest"
 )
 
 // cluster is the real program with a data folder of its own.
@@ -255,6 +257,67 @@ func TestDownAfterKill(t *testing.T) {
 	}
 	c.orch("down")
 	if left := processes(word); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// The same with containers: a killed engine touches none, and an update that
+// it died in is finished by the next.
+func TestEngineKilledOnDocker(t *testing.T) {
+	c := newCluster(t)
+	runtimetest.Need(t, exec.Command("docker", "version").Run() == nil, "Docker's daemon and its command")
+	ref := fmt.Sprintf("orch-crash-test-%d:1", os.Getpid())
+	load := exec.Command("sh", "-c", `tar -c -C "$0" prog | docker import - "$1"`, filepath.Dir(runtimetest.Build(t)), ref)
+	if out, err := load.CombinedOutput(); err != nil {
+		t.Fatalf("cannot make the image: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("docker", "image", "rm", "-f", ref).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	containers := func() []string {
+		out, err := exec.Command("docker", "ps", "-a", "-q", "--filter", "ancestor="+ref).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(out))
+	}
+	path := c.write("crash.star", `
+word = param("word", default = "w0")
+stack("crash", services = [
+    service("steady", image = "`+ref+`", pull = "never", entrypoint = ["/prog"], command = ["wait"]),
+    service("rolled", image = "`+ref+`", pull = "never", entrypoint = ["/prog"], command = ["wait"], env = {"WORD": word}, update = rollout(monitor = "50ms")),
+])`)
+	c.start()
+	c.orch("run", path)
+	before := c.tasks()["crash/steady.1#1"].Status.RuntimeID
+	for round := range 3 {
+		update := c.command("run", path, "--set", fmt.Sprint("word=w", round+1))
+		if err := update.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pause := time.NewTimer(time.Duration(100+200*round) * time.Millisecond)
+		<-pause.C
+		c.kill()
+		_ = update.Wait() // the engine died under it
+		c.start()
+		if now := c.tasks()["crash/steady.1#1"].Status.RuntimeID; now != before || now == "" {
+			t.Fatalf("round %d: a container that needn't change was replaced: %s, was %s", round, now, before)
+		}
+		c.orch("run", path, "--set", fmt.Sprint("word=w", round+1))
+	}
+	c.eventually("two ready tasks", func() bool {
+		n := 0
+		for _, task := range c.tasks() {
+			if task.Status.Ready {
+				n++
+			}
+		}
+		return n == 2 && len(c.tasks()) == 2
+	})
+	c.orch("down")
+	if left := containers(); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}
 }

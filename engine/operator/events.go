@@ -166,7 +166,7 @@ func serviceEvent(before, after *api.Service) []*api.Event {
 		e.Type, e.Message = "service.scaled", fmt.Sprintf("%d -> %d", before.Spec.Replicas, after.Spec.Replicas)
 	case after.Run != nil && before.Run.GetNumber() != after.Run.Number:
 		e.Type, e.Message = "job.started", fmt.Sprintf("run %d", after.Run.Number)
-	case after.Run.GetOutcome() != before.Run.GetOutcome():
+	case after.Run != nil && before.Run.GetOutcome() != after.Run.Outcome:
 		e.Type, e.Message = "job."+after.Run.Outcome, after.Run.Reason
 	default:
 		return nil
