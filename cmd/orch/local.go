@@ -302,6 +302,9 @@ func startDaemon(ctx context.Context) (clusterClient, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case err := <-ended:
+			if c, _, err := connectCluster(ctx); err == nil {
+				return c, nil // another orch was faster
+			}
 			return nil, fmt.Errorf("the daemon ended at once (%v); its log is %s", err, logPath)
 		case <-tick.C:
 			if c, t, err := connectCluster(ctx); err == nil && t.PID == cmd.Process.Pid {
