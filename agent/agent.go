@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,7 +71,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { a.ports.Run(ctx) })
 	work.Go(func() { a.worker.Run(ctx) })
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: a.cfg.TLS, ForceAttemptHTTP2: true}}
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: a.cfg.TLS, ForceAttemptHTTP2: true,
+		// An engine whose host died says no goodbye.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
+	}}
 	return session.Run(ctx, session.Config{
 		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: client, URL: "https://" + a.cfg.Engine, Worker: a.worker,
 		Facts: a.facts, Logger: a.cfg.Logger,
