@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 
 	"orch/engine"
 	"orch/engine/api"
@@ -73,7 +72,7 @@ func client(t *testing.T, e *engine.Engine, role ca.Role) apiconnect.ClusterServ
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &http2.Transport{TLSClientConfig: config}
+	tr := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	return apiconnect.NewClusterServiceClient(&http.Client{Transport: tr}, "https://"+e.Address(), connect.WithGRPC())
 }
