@@ -21,6 +21,7 @@ type actor struct {
 	t       *task.Task
 	runtime Runtime
 	ports   []*api.PortSpec
+	created time.Time // with the id, which task this is
 	poke    chan struct{}
 
 	launched, forgotten bool // guarded by w.mu
@@ -39,7 +40,7 @@ func (w *Worker) newActor(as *api.Assignment) *actor {
 		Spec: proto.CloneOf(as.Spec), Files: as.Files, Networks: as.Networks, Volumes: as.Volumes, Labels: as.Labels,
 	}
 	resolve(t)
-	a := &actor{w: w, t: t, runtime: w.runtimes[t.Spec.Runtime], ports: as.Ports, poke: make(chan struct{}, 1)}
+	a := &actor{w: w, t: t, runtime: w.runtimes[t.Spec.Runtime], ports: as.Ports, created: as.CreatedAt.AsTime(), poke: make(chan struct{}, 1)}
 	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState()}
 	// What the engine knows holds until this agent has looked: a task that is
 	// adopted stays in rotation meanwhile.
@@ -109,6 +110,12 @@ func (a *actor) run(ctx context.Context) {
 				a.rest(ctx, retry)
 				continue
 			}
+		}
+		if seen.Version != "" && seen.Version != a.t.Version {
+			// Left by a task of the same id, before its service was removed.
+			a.w.end(ctx, a.runtime, a.t.ID)
+			a.rest(ctx, retry/10)
+			continue
 		}
 		k, act := a.next(ctx, seen)
 		switch act.action {

@@ -55,16 +55,17 @@ type Worker struct {
 	ctx     context.Context // of Run; nil before
 	work    sync.WaitGroup
 	actors  map[string]*actor
-	changed map[string]bool // task ids with an unreported status
-	routes  chan struct{}   // routes may have changed
-	pruning int             // prunes under way
+	next    map[string]*api.Assignment // begin when the task of that id before them is gone
+	changed map[string]bool            // task ids with an unreported status
+	routes  chan struct{}              // routes may have changed
+	pruning int                        // prunes under way
 }
 
 // New makes a worker; Run makes it work.
 func New(c Config) *Worker {
 	w := &Worker{
 		Config: c, runtimes: map[string]Runtime{}, wake: make(chan struct{}, 1), routes: make(chan struct{}, 1),
-		actors: map[string]*actor{}, changed: map[string]bool{},
+		actors: map[string]*actor{}, next: map[string]*api.Assignment{}, changed: map[string]bool{},
 	}
 	for _, r := range c.Runtimes {
 		w.runtimes[r.Name()] = r
@@ -103,6 +104,10 @@ func (w *Worker) launch(a *actor) {
 		a.launched = false
 		if a.forgotten && w.actors[a.t.ID] == a {
 			delete(w.actors, a.t.ID)
+			if as := w.next[a.t.ID]; as != nil {
+				delete(w.next, a.t.ID)
+				w.begin(as)
+			}
 			w.prune(ctx)
 		}
 	})
@@ -115,20 +120,24 @@ func (w *Worker) Assign(m *api.Assignments) {
 	listed := map[string]bool{}
 	for _, as := range m.Tasks {
 		listed[as.TaskId] = true
-		a := w.actors[as.TaskId]
-		if a == nil {
-			if as.Spec == nil {
-				w.Logger.Error("the engine changed a task that this agent does not have", "task", as.TaskId)
+		switch a := w.actors[as.TaskId]; {
+		case a != nil && a.created.Equal(as.CreatedAt.AsTime()):
+			a.assign(as)
+		case as.Spec == nil:
+			if later := w.next[as.TaskId]; later != nil {
+				later.Desired = max(later.Desired, as.Desired)
 				continue
 			}
-			a = w.newActor(as)
-			w.actors[as.TaskId] = a
-			w.launch(a)
-			continue
+			w.Logger.Error("the engine changed a task that this agent does not have", "task", as.TaskId)
+		case a != nil: // of a service that was removed and came back
+			a.remove()
+			w.next[as.TaskId] = as
+		default:
+			w.begin(as)
 		}
-		a.assign(as)
 	}
 	for _, id := range m.Removed {
+		delete(w.next, id)
 		if a := w.actors[id]; a != nil {
 			a.remove()
 		}
@@ -145,6 +154,13 @@ func (w *Worker) Assign(m *api.Assignments) {
 		w.sweep(listed)
 	}
 	w.reroute()
+}
+
+// begin makes an actor for a new task; w.mu is held.
+func (w *Worker) begin(as *api.Assignment) {
+	a := w.newActor(as)
+	w.actors[as.TaskId] = a
+	w.launch(a)
 }
 
 // sweep ends what runs here for the cluster although no engine knows it.

@@ -488,6 +488,7 @@ type Assignment struct {
 	Ports         []*PortSpec            `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`
 	Slot          string                 `protobuf:"bytes,13,opt,name=slot,proto3" json:"slot,omitempty"`
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // don't start earlier
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"` // tells apart tasks of one id, before and after their service was removed
 	Status        *TaskStatus            `protobuf:"bytes,15,opt,name=status,proto3" json:"status,omitempty"`                        // as the engine knows it: one that ended never starts again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -617,6 +618,13 @@ func (x *Assignment) GetSlot() string {
 func (x *Assignment) GetNotBefore() *timestamppb.Timestamp {
 	if x != nil {
 		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Assignment) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
 	}
 	return nil
 }
@@ -1028,7 +1036,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xfd\x04\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xb8\x05\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12.\n" +
@@ -1046,7 +1054,9 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x05ports\x18\f \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x12\n" +
 	"\x04slot\x18\r \x01(\tR\x04slot\x129\n" +
 	"\n" +
-	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12+\n" +
+	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x129\n" +
+	"\n" +
+	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12+\n" +
 	"\x06status\x18\x0f \x01(\v2\x13.orch.v1.TaskStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1141,19 +1151,20 @@ var file_engine_api_agent_proto_depIdxs = []int32{
 	13, // 17: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
 	22, // 18: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
 	23, // 19: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	16, // 20: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
-	23, // 21: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	11, // 22: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	23, // 23: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 24: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	10, // 25: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 26: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	12, // 27: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	23, // 20: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
+	16, // 21: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
+	23, // 22: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	11, // 23: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	23, // 24: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 25: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	10, // 26: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 27: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	12, // 28: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	27, // [27:29] is the sub-list for method output_type
+	25, // [25:27] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }

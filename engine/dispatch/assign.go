@@ -7,31 +7,38 @@ import (
 	"orch/engine/state"
 )
 
-// sentTasks is what a session has sent: what is desired of each task.
-type sentTasks map[string]api.TaskDesired
+// sentTasks is what a session has sent of each task, by id.
+type sentTasks map[string]sent
+
+// sent tells tasks of one id apart by their creation: a service that was
+// removed and comes back counts its attempts anew.
+type sent struct {
+	created int64 // ns since 1970
+	desired api.TaskDesired
+}
 
 // update says what to send so that the agent knows all that v has for node;
 // nil if it knows already. The first message of a session is full.
-func (sent sentTasks) update(v state.View, node string, open Opener, log *slog.Logger) *api.Assignments {
-	m := &api.Assignments{Full: len(sent) == 0}
-	seen := make(map[string]bool, len(sent))
+func (known sentTasks) update(v state.View, node string, open Opener, log *slog.Logger) *api.Assignments {
+	m := &api.Assignments{Full: len(known) == 0}
+	seen := make(map[string]bool, len(known))
 	a := assigner{view: v, open: open, log: log}
 	for _, t := range v.TasksOn(node) {
 		seen[t.Id] = true
-		known, was := sent[t.Id]
-		if was && known == t.Desired {
+		was, is := known[t.Id], sent{t.CreatedAt.AsTime().UnixNano(), t.Desired}
+		if was == is {
 			continue
 		}
-		sent[t.Id] = t.Desired
-		m.Tasks = append(m.Tasks, a.assignment(t, was))
+		known[t.Id] = is
+		m.Tasks = append(m.Tasks, a.assignment(t, was.created == is.created))
 	}
-	for id := range sent {
+	for id := range known {
 		if !seen[id] && id != "" {
-			delete(sent, id)
+			delete(known, id)
 			m.Removed = append(m.Removed, id)
 		}
 	}
-	sent[""] = 0 // a session that has sent something is not empty
+	known[""] = sent{} // a session that has sent something is not empty
 	if !m.Full && len(m.Tasks)+len(m.Removed) == 0 {
 		return nil
 	}
@@ -48,7 +55,7 @@ type assigner struct {
 // assignment is all that the agent needs; of a task that it knows only what
 // changed.
 func (a assigner) assignment(t *api.Task, known bool) *api.Assignment {
-	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, Status: t.Status}
+	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, CreatedAt: t.CreatedAt, Status: t.Status}
 	if known {
 		return as
 	}
