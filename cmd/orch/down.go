@@ -35,7 +35,7 @@ left running.`,
 			if err := syscall.Kill(t.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("cannot end the cluster's process %d: %w", t.PID, err)
 			}
-			return untilFree(ctx)
+			return gone(ctx)
 		},
 	}
 }
@@ -54,7 +54,30 @@ func downKilled(cmd *cobra.Command) error {
 		return err
 	}
 	defer l.Close()
-	return l.stopAll(cmd, l.client)
+	if err := l.stopAll(cmd, l.client); err != nil {
+		return err
+	}
+	return forgetTarget()
+}
+
+// gone waits until the cluster's process has ended, and forgets how it was
+// reached: nothing is left that a later `orch down` could stop.
+func gone(ctx context.Context) error {
+	if err := untilFree(ctx); err != nil {
+		return err
+	}
+	return forgetTarget()
+}
+
+func forgetTarget() error {
+	dir, err := home()
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(targetPath(dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot tidy up: %w", err)
+	}
+	return nil
 }
 
 func untilFree(ctx context.Context) error {

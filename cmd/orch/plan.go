@@ -22,6 +22,9 @@ the place in the playbook that asks for each change. Where no cluster runs,
 everything is new. Exit code 0: nothing would change; 3: something would.`,
 		Args: exactly("a playbook"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "text" && output != "json" {
+				return &exitError{2, fmt.Sprintf("orch: -o %s: want text or json", output)}
+			}
 			r, err := in.evaluate(cmd, args[0])
 			if err != nil {
 				return err

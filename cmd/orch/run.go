@@ -88,7 +88,7 @@ func (in *inputs) evaluate(cmd *cobra.Command, path string) (*playbooks.Result, 
 		Path: path, Params: values, CacheDir: cache,
 		Print: func(pos, text string) { fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", pos, text) },
 	})
-	if r != nil {
+	if r != nil && err == nil { // beside mistakes they mislead
 		for _, w := range r.Warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), w.String())
 		}
@@ -210,17 +210,44 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 		return err
 	}
 	defer stream.Close()
+	statuses := make(chan *api.StackStatus)
+	done := make(chan struct{})
+	defer close(done)
+	go func() { // ends with the stream, or when nobody takes its word
+		defer close(statuses)
+		for stream.Receive() {
+			select {
+			case statuses <- stream.Msg():
+			case <-done:
+				return
+			}
+		}
+	}()
 	var last *api.StackStatus
-	for stream.Receive() {
-		last = stream.Msg()
-		show.status(last)
-		switch {
-		case last.Failed:
-			show.end(last, false)
-			return &exitError{1, reasons(last, "orch: stack "+stack+" did not converge:")}
-		case last.Converged:
+	var proven <-chan time.Time // when a converged stack has stayed so
+	for open := true; open; {
+		select {
+		case <-proven:
 			show.end(last, true)
 			return nil
+		case s, ok := <-statuses:
+			if open = ok; !ok {
+				continue
+			}
+			last = s
+			show.status(s)
+			switch {
+			case s.Failed:
+				show.end(s, false)
+				return &exitError{1, reasons(s, "orch: stack "+stack+" did not converge:")}
+			case !s.Converged:
+				proven = nil
+			case checked(s):
+				show.end(s, true)
+				return nil
+			case proven == nil:
+				proven = time.After(provenAfter)
+			}
 		}
 	}
 	switch {
@@ -231,6 +258,20 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 		return ctx.Err()
 	}
 	return stream.Err()
+}
+
+// provenAfter is how long a stack must stay converged if not all of its
+// services have a readiness check: what fails at once has never converged.
+const provenAfter = time.Second
+
+// checked says that every service of the stack that runs has a readiness check.
+func checked(s *api.StackStatus) bool {
+	for _, svc := range s.Services {
+		if !svc.Checked && svc.State == "running" && svc.Want > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func reasons(s *api.StackStatus, head string) string {

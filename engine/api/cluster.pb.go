@@ -770,6 +770,7 @@ type ServiceStatus struct {
 	Release       uint64                 `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	Runtime       string                 `protobuf:"bytes,16,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	Deadline      *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Checked       bool                   `protobuf:"varint,18,opt,name=checked,proto3" json:"checked,omitempty"` // it has a readiness check
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +922,13 @@ func (x *ServiceStatus) GetDeadline() *timestamppb.Timestamp {
 		return x.Deadline
 	}
 	return nil
+}
+
+func (x *ServiceStatus) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
 }
 
 type ListStacksRequest struct {
@@ -2399,7 +2407,7 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\bR\x06failed\x122\n" +
 	"\bservices\x18\x05 \x03(\v2\x16.orch.v1.ServiceStatusR\bservices\x12\x18\n" +
 	"\astopped\x18\x06 \x01(\bR\astopped\x12\x18\n" +
-	"\aremoved\x18\a \x01(\bR\aremoved\"\x82\x04\n" +
+	"\aremoved\x18\a \x01(\bR\aremoved\"\x9c\x04\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x14\n" +
@@ -2418,7 +2426,8 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x05image\x18\x0e \x01(\tR\x05image\x12\x18\n" +
 	"\arelease\x18\x0f \x01(\x04R\arelease\x12\x18\n" +
 	"\aruntime\x18\x10 \x01(\tR\aruntime\x126\n" +
-	"\bdeadline\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\x13\n" +
+	"\bdeadline\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x18\n" +
+	"\achecked\x18\x12 \x01(\bR\achecked\"\x13\n" +
 	"\x11ListStacksRequest\"B\n" +
 	"\x12ListStacksResponse\x12,\n" +
 	"\x06stacks\x18\x01 \x03(\v2\x14.orch.v1.StackStatusR\x06stacks\"+\n" +

@@ -15,15 +15,18 @@ import (
 	"orch/engine/status"
 )
 
-// WatchStack sends the stack's status whenever it changes, and at least each
-// second while a deadline runs.
+// lookAgain is how often a watched stack is looked at though no row changed:
+// time alone changes a status, too.
+const lookAgain = 250 * time.Millisecond
+
+// WatchStack sends the stack's status whenever it changes.
 func (s *Server) WatchStack(ctx context.Context, r *connect.Request[api.WatchStackRequest], out *connect.ServerStream[api.StackStatus]) error {
 	if err := only(ctx); err != nil {
 		return err
 	}
 	w := s.Watch()
 	defer w.Stop()
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	var last *api.StackStatus
 	for {

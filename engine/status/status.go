@@ -40,6 +40,7 @@ func Service(v state.View, svc *api.Service, now time.Time) *api.ServiceStatus {
 	s := summary{view: v, svc: svc, now: now, ServiceStatus: &api.ServiceStatus{
 		Name: svc.Name, Mode: svc.Spec.Mode, Version: svc.Version, Release: svc.Release,
 		Image: svc.Spec.GetTask().GetImage(), Runtime: svc.Spec.GetTask().GetRuntime(), Since: svc.UpdatedAt,
+		Checked: svc.Spec.GetTask().GetHealth() != nil,
 	}}
 	s.rollout = v.Rollout(svc.RolloutId)
 	s.Rollout = s.rollout

@@ -58,6 +58,9 @@ func (l lines) Write(p []byte) (int, error) {
 	if bytes.HasPrefix(text, []byte("[ERROR]")) {
 		level = slog.LevelError
 	}
+	if bytes.Contains(text, []byte("starting election")) {
+		level = slog.LevelDebug // how every engine begins
+	}
 	if _, rest, ok := bytes.Cut(text, []byte("] ")); ok {
 		text = bytes.TrimSpace(rest)
 	}
