@@ -39,8 +39,9 @@ test: lint build ## everything, with Docker, namespaces and sshd where they are 
 	else echo "no C compiler: without the race detector"; go test -timeout 20m ./...; fi
 	bin/orch test playbooks/
 
-bench: ## how fast the parts are
-	go test -run '^$$' -bench . -benchmem ./...
+bench: build ## how fast orch is, beside a peer or a limit in the same run; PARTS=1: the parts, too
+	go run ./cmd/bench -orch bin/orch
+	$(if $(PARTS),go test -run '^$$$$' -bench . -benchmem ./...)
 
 fmt: build ## gofmt, and orch fmt for the playbooks
 	gofmt -w agent builtins cmd engine playbooks
