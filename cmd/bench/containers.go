@@ -17,6 +17,8 @@ import (
 const (
 	image  = "orch-bench/server:1"
 	twelve = 12
+
+	benchNetwork = "orch-bench"
 )
 
 // prepare makes the image: one static program that serves HTTP.
@@ -73,12 +75,12 @@ func (b *bench) daemon(ctx context.Context, name string) (home string, down func
 	return home, func() { _, _ = b.orchRun(context.WithoutCancel(ctx), home, "down") }, nil
 }
 
-// bare starts containers side by side with the docker CLI and removes them
-// outside the measurement.
-func (b *bench) bare(ctx context.Context, n int) (time.Duration, error) {
+// bare starts containers side by side with the docker CLI, on Docker's default
+// bridge or on a network, and removes them outside the measurement.
+func (b *bench) bare(ctx context.Context, n int, network string) (time.Duration, error) {
 	took, err := timed(func() error {
 		return parallel(n, func(i int) error {
-			_, err := docker(ctx, "run", "-d", "--name", "orch-bench-bare-"+strconv.Itoa(i), image)
+			_, err := docker(ctx, "run", "-d", "--network", network, "--name", "orch-bench-bare-"+strconv.Itoa(i), image)
 			return err
 		})
 	})
@@ -99,13 +101,21 @@ func (b *bench) start(ctx context.Context) error {
 		return err
 	}
 	defer down()
-	var bare, warm, cold []time.Duration
+	if _, err := docker(ctx, "network", "create", benchNetwork); err != nil {
+		return err
+	}
+	defer func() { _, _ = docker(context.WithoutCancel(ctx), "network", "rm", benchNetwork) }()
+	var bare, alike, warm, cold []time.Duration
 	for i := range b.rounds {
-		d, err := b.bare(ctx, twelve)
+		d, err := b.bare(ctx, twelve, "bridge")
 		if err != nil {
 			return err
 		}
 		bare = append(bare, d)
+		if d, err = b.bare(ctx, twelve, benchNetwork); err != nil {
+			return err
+		}
+		alike = append(alike, d)
 		path, err := b.playbook(fmt.Sprintf("start-%d", i), "1")
 		if err != nil {
 			return err
@@ -130,7 +140,8 @@ func (b *bench) start(ctx context.Context) error {
 	}
 	peer := median(bare)
 	b.rows = append(b.rows,
-		row{"orch run, 12 replicas healthy, cluster running", median(warm), peer, "12 parallel docker run -d", "1.3", "orch's containers have a network of their own and passed a health check"},
+		row{"orch run, 12 replicas healthy, cluster running", median(warm), peer, "12 parallel docker run -d", "1.3", "orch's are on a network of their own and passed a health check"},
+		row{"the same", median(warm), median(alike), "the same on a network of their own", "", "which exists already, without health checks"},
 		row{"the same, cluster made by the same command", median(cold), peer, "12 parallel docker run -d", "1.3", ""})
 	return nil
 }
@@ -195,7 +206,7 @@ func (b *bench) heal(ctx context.Context) error {
 			return err
 		}
 		heal = append(heal, d)
-		if d, err = b.bare(ctx, 1); err != nil {
+		if d, err = b.bare(ctx, 1, "bridge"); err != nil {
 			return err
 		}
 		bare = append(bare, d)

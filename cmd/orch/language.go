@@ -13,7 +13,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"orch/playbooks"
 	"orch/playbooks/playtest"
@@ -32,11 +31,7 @@ The same bundle and parameters give the same specification on any machine.`,
 			if err != nil {
 				return err
 			}
-			b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Spec)
-			if err != nil {
-				return err
-			}
-			return printJSON(cmd, b)
+			return printSpec(cmd.OutOrStdout(), r.Spec)
 		},
 	}
 	in.flags(cmd)
