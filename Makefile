@@ -37,6 +37,8 @@ test: lint build ## everything, with Docker, namespaces and sshd where they are 
 	@if command -v $$(go env CC) >/dev/null || [ -n "$$CI" ]; then \
 		echo CGO_ENABLED=1 go test -race -timeout 20m ./...; CGO_ENABLED=1 go test -race -timeout 20m ./...; \
 	else echo "no C compiler: without the race detector"; go test -timeout 20m ./...; fi
+	@echo "what the race detector leaves no memory for:"
+	go test -run Sandbox ./playbooks
 	bin/orch test playbooks/
 
 bench: build ## how fast orch is, beside a peer or a limit in the same run; PARTS=1: the parts, too
