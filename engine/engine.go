@@ -121,7 +121,7 @@ func (e *Engine) handlers(creds ca.Credentials) error {
 	mux.Handle(apiconnect.NewAgentServiceHandler(e.dispatcher))
 	mux.Handle(apiconnect.NewClusterServiceHandler(&operator.Server{
 		Store: e.store, Watch: func() operator.Watcher { return e.store.Watch() }, Evaluator: e.cfg.Evaluator,
-		LogSource: e.dispatcher, Key: e.key, History: e.history, Version: e.cfg.Version, Logger: e.cfg.Logger,
+		LogSource: e.dispatcher, Key: e.key, History: e.history, Version: e.cfg.Version,
 	}))
 	config, err := creds.ServerTLS()
 	if err != nil {

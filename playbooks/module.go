@@ -45,9 +45,6 @@ func OpenModule(ctx context.Context, o Options) (*Module, error) {
 // Close releases the folder that the module reads from.
 func (m *Module) Close() error { return m.e.src.Close() }
 
-// ID is the module's name in positions.
-func (m *Module) ID() string { return m.e.root }
-
 // Functions lists the module's functions whose names begin with prefix,
 // sorted.
 func (m *Module) Functions(prefix string) []string {

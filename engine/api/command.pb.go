@@ -786,7 +786,6 @@ type ServiceChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Run           *JobRun                `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
-	WaitingSince  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=waiting_since,json=waitingSince,proto3" json:"waiting_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,13 +830,6 @@ func (x *ServiceChange) GetId() string {
 func (x *ServiceChange) GetRun() *JobRun {
 	if x != nil {
 		return x.Run
-	}
-	return nil
-}
-
-func (x *ServiceChange) GetWaitingSince() *timestamppb.Timestamp {
-	if x != nil {
-		return x.WaitingSince
 	}
 	return nil
 }
@@ -1418,11 +1410,10 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x04wait\x18\x05 \x01(\v2\r.orch.v1.WaitR\x04wait\x12\x1d\n" +
 	"\n" +
 	"clear_wait\x18\x06 \x01(\bR\tclearWait\x12\x12\n" +
-	"\x04lost\x18\a \x01(\bR\x04lost\"\x83\x01\n" +
+	"\x04lost\x18\a \x01(\bR\x04lost\"B\n" +
 	"\rServiceChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
-	"\x03run\x18\x02 \x01(\v2\x0f.orch.v1.JobRunR\x03run\x12?\n" +
-	"\rwaiting_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingSince\"\xa4\x02\n" +
+	"\x03run\x18\x02 \x01(\v2\x0f.orch.v1.JobRunR\x03run\"\xa4\x02\n" +
 	"\x0eRolloutAdvance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +
@@ -1539,26 +1530,25 @@ var file_engine_api_command_proto_depIdxs = []int32{
 	26, // 24: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
 	27, // 25: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
 	28, // 26: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
-	16, // 27: orch.v1.ServiceChange.waiting_since:type_name -> google.protobuf.Timestamp
-	29, // 28: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
-	29, // 29: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
-	24, // 30: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
-	17, // 31: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
-	18, // 32: orch.v1.Record.node:type_name -> orch.v1.Node
-	30, // 33: orch.v1.Record.stack:type_name -> orch.v1.Stack
-	22, // 34: orch.v1.Record.release:type_name -> orch.v1.Release
-	31, // 35: orch.v1.Record.service:type_name -> orch.v1.Service
-	32, // 36: orch.v1.Record.version:type_name -> orch.v1.Version
-	24, // 37: orch.v1.Record.slot:type_name -> orch.v1.Slot
-	25, // 38: orch.v1.Record.task:type_name -> orch.v1.Task
-	33, // 39: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
-	19, // 40: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
-	23, // 41: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	29, // 27: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
+	29, // 28: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
+	24, // 29: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
+	17, // 30: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
+	18, // 31: orch.v1.Record.node:type_name -> orch.v1.Node
+	30, // 32: orch.v1.Record.stack:type_name -> orch.v1.Stack
+	22, // 33: orch.v1.Record.release:type_name -> orch.v1.Release
+	31, // 34: orch.v1.Record.service:type_name -> orch.v1.Service
+	32, // 35: orch.v1.Record.version:type_name -> orch.v1.Version
+	24, // 36: orch.v1.Record.slot:type_name -> orch.v1.Slot
+	25, // 37: orch.v1.Record.task:type_name -> orch.v1.Task
+	33, // 38: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
+	19, // 39: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
+	23, // 40: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_command_proto_init() }

@@ -686,7 +686,6 @@ type Service struct {
 	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"` // last change of spec
 	Run           *JobRun                `protobuf:"bytes,13,opt,name=run,proto3" json:"run,omitempty"`                              // jobs only
 	StableRelease uint64                 `protobuf:"varint,14,opt,name=stable_release,json=stableRelease,proto3" json:"stable_release,omitempty"`
-	WaitingSince  *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=waiting_since,json=waitingSince,proto3" json:"waiting_since,omitempty"` // when its dependencies were first waited for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -817,13 +816,6 @@ func (x *Service) GetStableRelease() uint64 {
 		return x.StableRelease
 	}
 	return 0
-}
-
-func (x *Service) GetWaitingSince() *timestamppb.Timestamp {
-	if x != nil {
-		return x.WaitingSince
-	}
-	return nil
 }
 
 // JobRun is one run of a job: `completions` slots, each to end with exit 0.
@@ -1951,7 +1943,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x05cause\x18\x06 \x01(\tR\x05cause\x12\x0e\n" +
 	"\x02by\x18\a \x01(\tR\x02by\x129\n" +
 	"\n" +
-	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"\xb9\x04\n" +
+	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"\xf8\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05stack\x18\x02 \x01(\tR\x05stack\x12\x12\n" +
@@ -1971,8 +1963,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12!\n" +
 	"\x03run\x18\r \x01(\v2\x0f.orch.v1.JobRunR\x03run\x12%\n" +
-	"\x0estable_release\x18\x0e \x01(\x04R\rstableRelease\x12?\n" +
-	"\rwaiting_since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingSince\"\x96\x02\n" +
+	"\x0estable_release\x18\x0e \x01(\x04R\rstableRelease\"\x96\x02\n" +
 	"\x06JobRun\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -2171,39 +2162,38 @@ var file_engine_api_state_proto_depIdxs = []int32{
 	20, // 11: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
 	20, // 12: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
 	9,  // 13: orch.v1.Service.run:type_name -> orch.v1.JobRun
-	20, // 14: orch.v1.Service.waiting_since:type_name -> google.protobuf.Timestamp
-	20, // 15: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	20, // 16: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
-	20, // 17: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	23, // 18: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
-	1,  // 19: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
-	13, // 20: orch.v1.Task.wait:type_name -> orch.v1.Wait
-	14, // 21: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
-	20, // 22: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	20, // 23: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
-	20, // 24: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
-	20, // 25: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
-	20, // 26: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 27: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
-	20, // 28: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
-	20, // 29: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
-	20, // 30: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	14, // 31: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
-	24, // 32: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
-	20, // 33: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
-	20, // 34: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
-	17, // 35: orch.v1.Rollout.journal:type_name -> orch.v1.Op
-	20, // 36: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
-	25, // 37: orch.v1.Op.duration:type_name -> google.protobuf.Duration
-	20, // 38: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
-	20, // 39: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
-	20, // 40: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
-	20, // 41: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	20, // 14: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	20, // 15: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
+	20, // 16: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	23, // 17: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
+	1,  // 18: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
+	13, // 19: orch.v1.Task.wait:type_name -> orch.v1.Wait
+	14, // 20: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
+	20, // 21: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	20, // 22: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
+	20, // 23: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
+	20, // 24: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
+	20, // 25: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 26: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
+	20, // 27: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
+	20, // 28: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
+	20, // 29: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	14, // 30: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
+	24, // 31: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
+	20, // 32: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
+	20, // 33: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
+	17, // 34: orch.v1.Rollout.journal:type_name -> orch.v1.Op
+	20, // 35: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
+	25, // 36: orch.v1.Op.duration:type_name -> google.protobuf.Duration
+	20, // 37: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
+	20, // 38: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
+	20, // 39: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
+	20, // 40: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_state_proto_init() }

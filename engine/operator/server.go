@@ -3,7 +3,6 @@ package operator
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"time"
 
@@ -50,7 +49,6 @@ type Server struct {
 	Key       seal.Key
 	History   *Ring
 	Version   string
-	Logger    *slog.Logger
 }
 
 // only lets operators in.

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
@@ -18,11 +17,6 @@ type Plan struct {
 	Place []*api.Task
 	// Wake is when to look again even if nothing changes; zero: never.
 	Wake time.Time
-}
-
-// Empty says that nothing has to be changed.
-func (p *Plan) Empty() bool {
-	return proto.Size(p.Changes) == 0 && len(p.Place) == 0
 }
 
 func (p *Plan) wakeAt(t time.Time) {

@@ -33,9 +33,6 @@ func (w *writer) changes(c *api.Changes) error {
 			if s.Run != nil {
 				svc.Run = s.Run
 			}
-			if s.WaitingSince != nil {
-				svc.WaitingSince = s.WaitingSince
-			}
 			w.put(serviceTable, svc)
 		}
 	}
