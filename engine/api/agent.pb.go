@@ -252,6 +252,8 @@ type EngineMessage struct {
 	//	*EngineMessage_Assignments
 	//	*EngineMessage_Logs
 	//	*EngineMessage_LogCancel
+	//	*EngineMessage_Heartbeat
+	//	*EngineMessage_Membership
 	Kind          isEngineMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,6 +332,24 @@ func (x *EngineMessage) GetLogCancel() *LogCancel {
 	return nil
 }
 
+func (x *EngineMessage) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		if x, ok := x.Kind.(*EngineMessage_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
+func (x *EngineMessage) GetMembership() *Membership {
+	if x != nil {
+		if x, ok := x.Kind.(*EngineMessage_Membership); ok {
+			return x.Membership
+		}
+	}
+	return nil
+}
+
 type isEngineMessage_Kind interface {
 	isEngineMessage_Kind()
 }
@@ -350,6 +370,14 @@ type EngineMessage_LogCancel struct {
 	LogCancel *LogCancel `protobuf:"bytes,4,opt,name=log_cancel,json=logCancel,proto3,oneof"`
 }
 
+type EngineMessage_Heartbeat struct {
+	Heartbeat *Heartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"` // so that an agent notices a dead engine
+}
+
+type EngineMessage_Membership struct {
+	Membership *Membership `protobuf:"bytes,6,opt,name=membership,proto3,oneof"` // at first, and whenever it changes; without a certificate
+}
+
 func (*EngineMessage_Welcome) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Assignments) isEngineMessage_Kind() {}
@@ -358,10 +386,14 @@ func (*EngineMessage_Logs) isEngineMessage_Kind() {}
 
 func (*EngineMessage_LogCancel) isEngineMessage_Kind() {}
 
+func (*EngineMessage_Heartbeat) isEngineMessage_Kind() {}
+
+func (*EngineMessage_Membership) isEngineMessage_Kind() {}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Heartbeat     *durationpb.Duration   `protobuf:"bytes,2,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat     *durationpb.Duration   `protobuf:"bytes,2,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // how often each side speaks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1009,7 +1041,7 @@ var File_engine_api_agent_proto protoreflect.FileDescriptor
 
 const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\xcf\x01\n" +
+	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xcf\x01\n" +
 	"\fAgentMessage\x12&\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0e.orch.v1.HelloH\x00R\x05hello\x122\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x12.orch.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
@@ -1021,13 +1053,17 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
 	"\x05facts\x18\x03 \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x12-\n" +
 	"\arunning\x18\x04 \x03(\v2\x13.orch.v1.TaskStatusR\arunning\"\v\n" +
-	"\tHeartbeat\"\xdf\x01\n" +
+	"\tHeartbeat\"\xca\x02\n" +
 	"\rEngineMessage\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.orch.v1.WelcomeH\x00R\awelcome\x128\n" +
 	"\vassignments\x18\x02 \x01(\v2\x14.orch.v1.AssignmentsH\x00R\vassignments\x12)\n" +
 	"\x04logs\x18\x03 \x01(\v2\x13.orch.v1.LogRequestH\x00R\x04logs\x123\n" +
 	"\n" +
-	"log_cancel\x18\x04 \x01(\v2\x12.orch.v1.LogCancelH\x00R\tlogCancelB\x06\n" +
+	"log_cancel\x18\x04 \x01(\v2\x12.orch.v1.LogCancelH\x00R\tlogCancel\x122\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x12.orch.v1.HeartbeatH\x00R\theartbeat\x125\n" +
+	"\n" +
+	"membership\x18\x06 \x01(\v2\x13.orch.v1.MembershipH\x00R\n" +
+	"membershipB\x06\n" +
 	"\x04kind\"a\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -1122,13 +1158,14 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*ReportStatus)(nil),          // 14: orch.v1.ReportStatus
 	(*NodeFacts)(nil),             // 15: orch.v1.NodeFacts
 	(*TaskStatus)(nil),            // 16: orch.v1.TaskStatus
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(TaskDesired)(0),              // 18: orch.v1.TaskDesired
-	(*TaskSpec)(nil),              // 19: orch.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 20: orch.v1.NetworkSpec
-	(*VolumeSpec)(nil),            // 21: orch.v1.VolumeSpec
-	(*PortSpec)(nil),              // 22: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Membership)(nil),            // 17: orch.v1.Membership
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(TaskDesired)(0),              // 19: orch.v1.TaskDesired
+	(*TaskSpec)(nil),              // 20: orch.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 21: orch.v1.NetworkSpec
+	(*VolumeSpec)(nil),            // 22: orch.v1.VolumeSpec
+	(*PortSpec)(nil),              // 23: orch.v1.PortSpec
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -1141,30 +1178,32 @@ var file_engine_api_agent_proto_depIdxs = []int32{
 	5,  // 7: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
 	8,  // 8: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
 	9,  // 9: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
-	17, // 10: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
-	6,  // 11: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
-	18, // 12: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
-	19, // 13: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
-	7,  // 14: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
-	20, // 15: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
-	21, // 16: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
-	13, // 17: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	22, // 18: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
-	23, // 19: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	23, // 20: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
-	16, // 21: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
-	23, // 22: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	11, // 23: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	23, // 24: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 25: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	10, // 26: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 27: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	12, // 28: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	27, // [27:29] is the sub-list for method output_type
-	25, // [25:27] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	2,  // 10: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
+	17, // 11: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
+	18, // 12: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	6,  // 13: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
+	19, // 14: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
+	20, // 15: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
+	7,  // 16: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
+	21, // 17: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
+	22, // 18: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
+	13, // 19: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	23, // 20: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
+	24, // 21: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
+	24, // 22: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
+	16, // 23: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
+	24, // 24: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	11, // 25: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	24, // 26: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 27: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	10, // 28: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 29: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	12, // 30: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	29, // [29:31] is the sub-list for method output_type
+	27, // [27:29] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }
@@ -1173,6 +1212,7 @@ func file_engine_api_agent_proto_init() {
 		return
 	}
 	file_engine_api_spec_proto_init()
+	file_engine_api_node_proto_init()
 	file_engine_api_state_proto_init()
 	file_engine_api_agent_proto_msgTypes[0].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
@@ -1185,6 +1225,8 @@ func file_engine_api_agent_proto_init() {
 		(*EngineMessage_Assignments)(nil),
 		(*EngineMessage_Logs)(nil),
 		(*EngineMessage_LogCancel)(nil),
+		(*EngineMessage_Heartbeat)(nil),
+		(*EngineMessage_Membership)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

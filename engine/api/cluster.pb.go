@@ -11,6 +11,7 @@ package api
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -67,6 +68,11 @@ type InfoResponse struct {
 	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // of this engine
 	AppliedIndex  uint64                 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	Pid           int32                  `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	Engines       []*EngineStatus        `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
+	Trust         string                 `protobuf:"bytes,7,opt,name=trust,proto3" json:"trust,omitempty"` // stable | the step of a rotation and what it waits for
+	Autolock      bool                   `protobuf:"varint,8,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	NodeId        string                 `protobuf:"bytes,9,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the engine that answers
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`              // no leader: why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +142,142 @@ func (x *InfoResponse) GetPid() int32 {
 	return 0
 }
 
+func (x *InfoResponse) GetEngines() []*EngineStatus {
+	if x != nil {
+		return x.Engines
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetTrust() string {
+	if x != nil {
+		return x.Trust
+	}
+	return ""
+}
+
+func (x *InfoResponse) GetAutolock() bool {
+	if x != nil {
+		return x.Autolock
+	}
+	return false
+}
+
+func (x *InfoResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *InfoResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// EngineStatus is one voter, or one that shall be.
+type EngineStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // leader | voter | joining | unreachable
+	Applied       uint64                 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Heard         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=heard,proto3" json:"heard,omitempty"`
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EngineStatus) Reset() {
+	*x = EngineStatus{}
+	mi := &file_engine_api_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EngineStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EngineStatus) ProtoMessage() {}
+
+func (x *EngineStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EngineStatus.ProtoReflect.Descriptor instead.
+func (*EngineStatus) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EngineStatus) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *EngineStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EngineStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *EngineStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EngineStatus) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *EngineStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *EngineStatus) GetHeard() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *EngineStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type PlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bundle        *Bundle                `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
@@ -146,7 +288,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[2]
+	mi := &file_engine_api_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +300,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[2]
+	mi := &file_engine_api_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +313,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{2}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PlanRequest) GetBundle() *Bundle {
@@ -197,7 +339,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[3]
+	mi := &file_engine_api_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +351,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[3]
+	mi := &file_engine_api_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +364,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{3}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PlanResponse) GetPlan() *Plan {
@@ -247,7 +389,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_engine_api_cluster_proto_msgTypes[4]
+	mi := &file_engine_api_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +401,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[4]
+	mi := &file_engine_api_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +414,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{4}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Plan) GetStack() string {
@@ -332,7 +474,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_engine_api_cluster_proto_msgTypes[5]
+	mi := &file_engine_api_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +486,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[5]
+	mi := &file_engine_api_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +499,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{5}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Change) GetAction() string {
@@ -414,7 +556,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_engine_api_cluster_proto_msgTypes[6]
+	mi := &file_engine_api_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +568,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[6]
+	mi := &file_engine_api_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +581,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -482,7 +624,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[7]
+	mi := &file_engine_api_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +636,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[7]
+	mi := &file_engine_api_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +649,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApplyRequest) GetBundle() *Bundle {
@@ -551,7 +693,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[8]
+	mi := &file_engine_api_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +705,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[8]
+	mi := &file_engine_api_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +718,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplyResponse) GetStack() string {
@@ -623,7 +765,7 @@ type WatchStackRequest struct {
 
 func (x *WatchStackRequest) Reset() {
 	*x = WatchStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[9]
+	mi := &file_engine_api_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +777,7 @@ func (x *WatchStackRequest) String() string {
 func (*WatchStackRequest) ProtoMessage() {}
 
 func (x *WatchStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[9]
+	mi := &file_engine_api_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +790,7 @@ func (x *WatchStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStackRequest.ProtoReflect.Descriptor instead.
 func (*WatchStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchStackRequest) GetStack() string {
@@ -674,7 +816,7 @@ type StackStatus struct {
 
 func (x *StackStatus) Reset() {
 	*x = StackStatus{}
-	mi := &file_engine_api_cluster_proto_msgTypes[10]
+	mi := &file_engine_api_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +828,7 @@ func (x *StackStatus) String() string {
 func (*StackStatus) ProtoMessage() {}
 
 func (x *StackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[10]
+	mi := &file_engine_api_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +841,7 @@ func (x *StackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StackStatus.ProtoReflect.Descriptor instead.
 func (*StackStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StackStatus) GetStack() string {
@@ -777,7 +919,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_engine_api_cluster_proto_msgTypes[11]
+	mi := &file_engine_api_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +931,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[11]
+	mi := &file_engine_api_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +944,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -939,7 +1081,7 @@ type ListStacksRequest struct {
 
 func (x *ListStacksRequest) Reset() {
 	*x = ListStacksRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[12]
+	mi := &file_engine_api_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1093,7 @@ func (x *ListStacksRequest) String() string {
 func (*ListStacksRequest) ProtoMessage() {}
 
 func (x *ListStacksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[12]
+	mi := &file_engine_api_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1106,7 @@ func (x *ListStacksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStacksRequest.ProtoReflect.Descriptor instead.
 func (*ListStacksRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 type ListStacksResponse struct {
@@ -976,7 +1118,7 @@ type ListStacksResponse struct {
 
 func (x *ListStacksResponse) Reset() {
 	*x = ListStacksResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[13]
+	mi := &file_engine_api_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1130,7 @@ func (x *ListStacksResponse) String() string {
 func (*ListStacksResponse) ProtoMessage() {}
 
 func (x *ListStacksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[13]
+	mi := &file_engine_api_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1143,7 @@ func (x *ListStacksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStacksResponse.ProtoReflect.Descriptor instead.
 func (*ListStacksResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListStacksResponse) GetStacks() []*StackStatus {
@@ -1020,7 +1162,7 @@ type ListReleasesRequest struct {
 
 func (x *ListReleasesRequest) Reset() {
 	*x = ListReleasesRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[14]
+	mi := &file_engine_api_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1174,7 @@ func (x *ListReleasesRequest) String() string {
 func (*ListReleasesRequest) ProtoMessage() {}
 
 func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[14]
+	mi := &file_engine_api_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1187,7 @@ func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesRequest.ProtoReflect.Descriptor instead.
 func (*ListReleasesRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReleasesRequest) GetStack() string {
@@ -1064,7 +1206,7 @@ type ListReleasesResponse struct {
 
 func (x *ListReleasesResponse) Reset() {
 	*x = ListReleasesResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[15]
+	mi := &file_engine_api_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1218,7 @@ func (x *ListReleasesResponse) String() string {
 func (*ListReleasesResponse) ProtoMessage() {}
 
 func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[15]
+	mi := &file_engine_api_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1231,7 @@ func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesResponse.ProtoReflect.Descriptor instead.
 func (*ListReleasesResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListReleasesResponse) GetReleases() []*Release {
@@ -1111,7 +1253,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[16]
+	mi := &file_engine_api_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1265,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[16]
+	mi := &file_engine_api_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1278,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTasksRequest) GetStack() string {
@@ -1177,7 +1319,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[17]
+	mi := &file_engine_api_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1331,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[17]
+	mi := &file_engine_api_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1344,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1228,7 +1370,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[18]
+	mi := &file_engine_api_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1382,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[18]
+	mi := &file_engine_api_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1395,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListServicesRequest) GetStack() string {
@@ -1272,7 +1414,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[19]
+	mi := &file_engine_api_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1426,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[19]
+	mi := &file_engine_api_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1439,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListServicesResponse) GetStacks() []*StackStatus {
@@ -1315,7 +1457,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[20]
+	mi := &file_engine_api_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1469,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[20]
+	mi := &file_engine_api_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1482,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 type ListNodesResponse struct {
@@ -1353,7 +1495,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[21]
+	mi := &file_engine_api_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1507,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[21]
+	mi := &file_engine_api_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1520,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{21}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1404,7 +1546,7 @@ type InspectServiceRequest struct {
 
 func (x *InspectServiceRequest) Reset() {
 	*x = InspectServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[22]
+	mi := &file_engine_api_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1558,7 @@ func (x *InspectServiceRequest) String() string {
 func (*InspectServiceRequest) ProtoMessage() {}
 
 func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[22]
+	mi := &file_engine_api_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1571,7 @@ func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceRequest.ProtoReflect.Descriptor instead.
 func (*InspectServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{22}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InspectServiceRequest) GetService() string {
@@ -1452,7 +1594,7 @@ type InspectServiceResponse struct {
 
 func (x *InspectServiceResponse) Reset() {
 	*x = InspectServiceResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[23]
+	mi := &file_engine_api_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1606,7 @@ func (x *InspectServiceResponse) String() string {
 func (*InspectServiceResponse) ProtoMessage() {}
 
 func (x *InspectServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[23]
+	mi := &file_engine_api_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1619,7 @@ func (x *InspectServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceResponse.ProtoReflect.Descriptor instead.
 func (*InspectServiceResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{23}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InspectServiceResponse) GetService() *Service {
@@ -1525,7 +1667,7 @@ type SetStackRequest struct {
 
 func (x *SetStackRequest) Reset() {
 	*x = SetStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[24]
+	mi := &file_engine_api_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1679,7 @@ func (x *SetStackRequest) String() string {
 func (*SetStackRequest) ProtoMessage() {}
 
 func (x *SetStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[24]
+	mi := &file_engine_api_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1692,7 @@ func (x *SetStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStackRequest.ProtoReflect.Descriptor instead.
 func (*SetStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{24}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetStackRequest) GetName() string {
@@ -1575,7 +1717,7 @@ type SetStackResponse struct {
 
 func (x *SetStackResponse) Reset() {
 	*x = SetStackResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	mi := &file_engine_api_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1729,7 @@ func (x *SetStackResponse) String() string {
 func (*SetStackResponse) ProtoMessage() {}
 
 func (x *SetStackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	mi := &file_engine_api_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1742,7 @@ func (x *SetStackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStackResponse.ProtoReflect.Descriptor instead.
 func (*SetStackResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{25}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 type RollbackStackRequest struct {
@@ -1613,7 +1755,7 @@ type RollbackStackRequest struct {
 
 func (x *RollbackStackRequest) Reset() {
 	*x = RollbackStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	mi := &file_engine_api_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1767,7 @@ func (x *RollbackStackRequest) String() string {
 func (*RollbackStackRequest) ProtoMessage() {}
 
 func (x *RollbackStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	mi := &file_engine_api_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1780,7 @@ func (x *RollbackStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackStackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{26}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RollbackStackRequest) GetStack() string {
@@ -1665,7 +1807,7 @@ type ScaleServiceRequest struct {
 
 func (x *ScaleServiceRequest) Reset() {
 	*x = ScaleServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	mi := &file_engine_api_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1819,7 @@ func (x *ScaleServiceRequest) String() string {
 func (*ScaleServiceRequest) ProtoMessage() {}
 
 func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	mi := &file_engine_api_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1832,7 @@ func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceRequest.ProtoReflect.Descriptor instead.
 func (*ScaleServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{27}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ScaleServiceRequest) GetService() string {
@@ -1716,7 +1858,7 @@ type RestartServiceRequest struct {
 
 func (x *RestartServiceRequest) Reset() {
 	*x = RestartServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	mi := &file_engine_api_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1870,7 @@ func (x *RestartServiceRequest) String() string {
 func (*RestartServiceRequest) ProtoMessage() {}
 
 func (x *RestartServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	mi := &file_engine_api_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1883,7 @@ func (x *RestartServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartServiceRequest.ProtoReflect.Descriptor instead.
 func (*RestartServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{28}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RestartServiceRequest) GetService() string {
@@ -1761,7 +1903,7 @@ type SignalRolloutRequest struct {
 
 func (x *SignalRolloutRequest) Reset() {
 	*x = SignalRolloutRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	mi := &file_engine_api_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1915,7 @@ func (x *SignalRolloutRequest) String() string {
 func (*SignalRolloutRequest) ProtoMessage() {}
 
 func (x *SignalRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	mi := &file_engine_api_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1928,7 @@ func (x *SignalRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRolloutRequest.ProtoReflect.Descriptor instead.
 func (*SignalRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{29}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SignalRolloutRequest) GetService() string {
@@ -1811,7 +1953,7 @@ type SignalRolloutResponse struct {
 
 func (x *SignalRolloutResponse) Reset() {
 	*x = SignalRolloutResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	mi := &file_engine_api_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +1965,7 @@ func (x *SignalRolloutResponse) String() string {
 func (*SignalRolloutResponse) ProtoMessage() {}
 
 func (x *SignalRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	mi := &file_engine_api_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +1978,7 @@ func (x *SignalRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRolloutResponse.ProtoReflect.Descriptor instead.
 func (*SignalRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{30}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 type LogsRequest struct {
@@ -1853,7 +1995,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[31]
+	mi := &file_engine_api_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2007,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[31]
+	mi := &file_engine_api_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2020,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{31}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LogsRequest) GetStack() string {
@@ -1933,7 +2075,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[32]
+	mi := &file_engine_api_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2087,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[32]
+	mi := &file_engine_api_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2100,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{32}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *EventsRequest) GetStack() string {
@@ -1994,7 +2136,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_engine_api_cluster_proto_msgTypes[33]
+	mi := &file_engine_api_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2148,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[33]
+	mi := &file_engine_api_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2161,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{33}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -2096,7 +2238,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	mi := &file_engine_api_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2250,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	mi := &file_engine_api_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2263,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{34}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PutSecretRequest) GetName() string {
@@ -2154,7 +2296,7 @@ type PutSecretResponse struct {
 
 func (x *PutSecretResponse) Reset() {
 	*x = PutSecretResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	mi := &file_engine_api_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2308,7 @@ func (x *PutSecretResponse) String() string {
 func (*PutSecretResponse) ProtoMessage() {}
 
 func (x *PutSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	mi := &file_engine_api_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2321,7 @@ func (x *PutSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretResponse.ProtoReflect.Descriptor instead.
 func (*PutSecretResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{35}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PutSecretResponse) GetDigest() string {
@@ -2197,7 +2339,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	mi := &file_engine_api_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2351,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	mi := &file_engine_api_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2364,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{36}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 type ListSecretsResponse struct {
@@ -2234,7 +2376,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	mi := &file_engine_api_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2388,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	mi := &file_engine_api_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2401,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{37}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*SecretValue {
@@ -2278,7 +2420,7 @@ type RemoveSecretRequest struct {
 
 func (x *RemoveSecretRequest) Reset() {
 	*x = RemoveSecretRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[38]
+	mi := &file_engine_api_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2432,7 @@ func (x *RemoveSecretRequest) String() string {
 func (*RemoveSecretRequest) ProtoMessage() {}
 
 func (x *RemoveSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[38]
+	mi := &file_engine_api_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2445,7 @@ func (x *RemoveSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecretRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSecretRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{38}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveSecretRequest) GetName() string {
@@ -2321,7 +2463,7 @@ type RemoveSecretResponse struct {
 
 func (x *RemoveSecretResponse) Reset() {
 	*x = RemoveSecretResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[39]
+	mi := &file_engine_api_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2475,7 @@ func (x *RemoveSecretResponse) String() string {
 func (*RemoveSecretResponse) ProtoMessage() {}
 
 func (x *RemoveSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[39]
+	mi := &file_engine_api_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,21 +2488,1410 @@ func (x *RemoveSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecretResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSecretResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{39}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{40}
+}
+
+type InspectNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectNodeRequest) Reset() {
+	*x = InspectNodeRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectNodeRequest) ProtoMessage() {}
+
+func (x *InspectNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectNodeRequest.ProtoReflect.Descriptor instead.
+func (*InspectNodeRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *InspectNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type InspectNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Engine        *EngineStatus          `protobuf:"bytes,3,opt,name=engine,proto3" json:"engine,omitempty"` // engines only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectNodeResponse) Reset() {
+	*x = InspectNodeResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectNodeResponse) ProtoMessage() {}
+
+func (x *InspectNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectNodeResponse.ProtoReflect.Descriptor instead.
+func (*InspectNodeResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *InspectNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *InspectNodeResponse) GetTasks() []*Task {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *InspectNodeResponse) GetEngine() *EngineStatus {
+	if x != nil {
+		return x.Engine
+	}
+	return nil
+}
+
+type UpdateNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                                                                               // name or id
+	Availability  string                 `protobuf:"bytes,2,opt,name=availability,proto3" json:"availability,omitempty"`                                                               // active | pause | drain; empty: as it is
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                                                                               // engine | agent; empty: as it is
+	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // an empty value removes the label
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateNodeRequest) Reset() {
+	*x = UpdateNodeRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateNodeRequest) ProtoMessage() {}
+
+func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
+func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *UpdateNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *UpdateNodeRequest) GetAvailability() string {
+	if x != nil {
+		return x.Availability
+	}
+	return ""
+}
+
+func (x *UpdateNodeRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *UpdateNodeRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type UpdateNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateNodeResponse) Reset() {
+	*x = UpdateNodeResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateNodeResponse) ProtoMessage() {}
+
+func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
+func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *UpdateNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type DeleteNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // though it is up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteNodeRequest) Reset() {
+	*x = DeleteNodeRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteNodeRequest) ProtoMessage() {}
+
+func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteNodeRequest.ProtoReflect.Descriptor instead.
+func (*DeleteNodeRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DeleteNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DeleteNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type DeleteNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteNodeResponse) Reset() {
+	*x = DeleteNodeResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteNodeResponse) ProtoMessage() {}
+
+func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteNodeResponse.ProtoReflect.Descriptor instead.
+func (*DeleteNodeResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{46}
+}
+
+type RebalanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Stack         string                 `protobuf:"bytes,2,opt,name=stack,proto3" json:"stack,omitempty"` // empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RebalanceRequest) GetStack() string {
+	if x != nil {
+		return x.Stack
+	}
+	return ""
+}
+
+type RebalanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*Move                `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RebalanceResponse) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// Move is one task that would be better elsewhere.
+type Move struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // names of nodes
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // where the scheduler would put it now
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_engine_api_cluster_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Move) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *Move) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Move) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Move) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CreateTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`      // engine | agent
+	Valid         *durationpb.Duration   `protobuf:"bytes,2,opt,name=valid,proto3" json:"valid,omitempty"`    // unset: 1 h
+	Rotate        bool                   `protobuf:"varint,3,opt,name=rotate,proto3" json:"rotate,omitempty"` // the role's other tokens are void from now on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *CreateTokenRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetValid() *durationpb.Duration {
+	if x != nil {
+		return x.Valid
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetRotate() bool {
+	if x != nil {
+		return x.Rotate
+	}
+	return false
+}
+
+type CreateTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Engines       []*Peer                `protobuf:"bytes,2,rep,name=engines,proto3" json:"engines,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenResponse) Reset() {
+	*x = CreateTokenResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenResponse) ProtoMessage() {}
+
+func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *CreateTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *CreateTokenResponse) GetEngines() []*Peer {
+	if x != nil {
+		return x.Engines
+	}
+	return nil
+}
+
+func (x *CreateTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type AdmitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // PKCS #10, DER
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"` // engine | agent
+	EngineAddress string                 `protobuf:"bytes,5,opt,name=engine_address,json=engineAddress,proto3" json:"engine_address,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	HostKey       string                 `protobuf:"bytes,7,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitRequest) Reset() {
+	*x = AdmitRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitRequest) ProtoMessage() {}
+
+func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
+func (*AdmitRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *AdmitRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *AdmitRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *AdmitRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdmitRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AdmitRequest) GetEngineAddress() string {
+	if x != nil {
+		return x.EngineAddress
+	}
+	return ""
+}
+
+func (x *AdmitRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *AdmitRequest) GetHostKey() string {
+	if x != nil {
+		return x.HostKey
+	}
+	return ""
+}
+
+type RotateCARequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCARequest) Reset() {
+	*x = RotateCARequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCARequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCARequest) ProtoMessage() {}
+
+func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
+func (*RotateCARequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{53}
+}
+
+type RotateCAResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCAResponse) Reset() {
+	*x = RotateCAResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCAResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCAResponse) ProtoMessage() {}
+
+func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
+func (*RotateCAResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{54}
+}
+
+type AutolockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Off           bool                   `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	Rotate        bool                   `protobuf:"varint,2,opt,name=rotate,proto3" json:"rotate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutolockRequest) Reset() {
+	*x = AutolockRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutolockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutolockRequest) ProtoMessage() {}
+
+func (x *AutolockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutolockRequest.ProtoReflect.Descriptor instead.
+func (*AutolockRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *AutolockRequest) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *AutolockRequest) GetRotate() bool {
+	if x != nil {
+		return x.Rotate
+	}
+	return false
+}
+
+type AutolockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutolockResponse) Reset() {
+	*x = AutolockResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutolockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutolockResponse) ProtoMessage() {}
+
+func (x *AutolockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutolockResponse.ProtoReflect.Descriptor instead.
+func (*AutolockResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *AutolockResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type UnlockKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockKeyRequest) Reset() {
+	*x = UnlockKeyRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockKeyRequest) ProtoMessage() {}
+
+func (x *UnlockKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockKeyRequest.ProtoReflect.Descriptor instead.
+func (*UnlockKeyRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{57}
+}
+
+type UnlockKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockKeyResponse) Reset() {
+	*x = UnlockKeyResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockKeyResponse) ProtoMessage() {}
+
+func (x *UnlockKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockKeyResponse.ProtoReflect.Descriptor instead.
+func (*UnlockKeyResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *UnlockKeyResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type AddOperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // admin | deploy | view
+	Csr           []byte                 `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	Valid         *durationpb.Duration   `protobuf:"bytes,4,opt,name=valid,proto3" json:"valid,omitempty"` // unset: 90 days
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddOperatorRequest) Reset() {
+	*x = AddOperatorRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddOperatorRequest) ProtoMessage() {}
+
+func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
+func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *AddOperatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddOperatorRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AddOperatorRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetValid() *durationpb.Duration {
+	if x != nil {
+		return x.Valid
+	}
+	return nil
+}
+
+type RenewOperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewOperatorRequest) Reset() {
+	*x = RenewOperatorRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewOperatorRequest) ProtoMessage() {}
+
+func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewOperatorRequest.ProtoReflect.Descriptor instead.
+func (*RenewOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *RenewOperatorRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+// OperatorCredentials is what an operator's context is made of, but the key.
+type OperatorCredentials struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterName   string                 `protobuf:"bytes,2,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	Certificate   []byte                 `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
+	Roots         [][]byte               `protobuf:"bytes,4,rep,name=roots,proto3" json:"roots,omitempty"`
+	Bridges       [][]byte               `protobuf:"bytes,5,rep,name=bridges,proto3" json:"bridges,omitempty"`
+	Engines       []*Peer                `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
+	Role          string                 `protobuf:"bytes,7,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperatorCredentials) Reset() {
+	*x = OperatorCredentials{}
+	mi := &file_engine_api_cluster_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperatorCredentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperatorCredentials) ProtoMessage() {}
+
+func (x *OperatorCredentials) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperatorCredentials.ProtoReflect.Descriptor instead.
+func (*OperatorCredentials) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *OperatorCredentials) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *OperatorCredentials) GetClusterName() string {
+	if x != nil {
+		return x.ClusterName
+	}
+	return ""
+}
+
+func (x *OperatorCredentials) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *OperatorCredentials) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *OperatorCredentials) GetBridges() [][]byte {
+	if x != nil {
+		return x.Bridges
+	}
+	return nil
+}
+
+func (x *OperatorCredentials) GetEngines() []*Peer {
+	if x != nil {
+		return x.Engines
+	}
+	return nil
+}
+
+func (x *OperatorCredentials) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type ListOperatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperatorsRequest) Reset() {
+	*x = ListOperatorsRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperatorsRequest) ProtoMessage() {}
+
+func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
+func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{62}
+}
+
+type ListOperatorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operators     []*Operator            `protobuf:"bytes,1,rep,name=operators,proto3" json:"operators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperatorsResponse) Reset() {
+	*x = ListOperatorsResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperatorsResponse) ProtoMessage() {}
+
+func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
+func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ListOperatorsResponse) GetOperators() []*Operator {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+type DeleteOperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOperatorRequest) Reset() {
+	*x = DeleteOperatorRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOperatorRequest) ProtoMessage() {}
+
+func (x *DeleteOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOperatorRequest.ProtoReflect.Descriptor instead.
+func (*DeleteOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *DeleteOperatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeleteOperatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOperatorResponse) Reset() {
+	*x = DeleteOperatorResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOperatorResponse) ProtoMessage() {}
+
+func (x *DeleteOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOperatorResponse.ProtoReflect.Descriptor instead.
+func (*DeleteOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{65}
+}
+
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{66}
+}
+
+type BackupChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_engine_api_cluster_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
 }
 
 var File_engine_api_cluster_proto protoreflect.FileDescriptor
 
 const file_engine_api_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/cluster.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16engine/api/agent.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\r\n" +
-	"\vInfoRequest\"\xa3\x01\n" +
+	"\x18engine/api/cluster.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16engine/api/agent.proto\x1a\x15engine/api/node.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\r\n" +
+	"\vInfoRequest\"\xb7\x02\n" +
 	"\fInfoResponse\x12*\n" +
 	"\acluster\x18\x01 \x01(\v2\x10.orch.v1.ClusterR\acluster\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12#\n" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x10\n" +
-	"\x03pid\x18\x05 \x01(\x05R\x03pid\"W\n" +
+	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12/\n" +
+	"\aengines\x18\x06 \x03(\v2\x15.orch.v1.EngineStatusR\aengines\x12\x14\n" +
+	"\x05trust\x18\a \x01(\tR\x05trust\x12\x1a\n" +
+	"\bautolock\x18\b \x01(\bR\bautolock\x12\x17\n" +
+	"\anode_id\x18\t \x01(\tR\x06nodeId\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\"\xe9\x01\n" +
+	"\fEngineStatus\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x18\n" +
+	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x120\n" +
+	"\x05heard\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05heard\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"W\n" +
 	"\vPlanRequest\x12'\n" +
 	"\x06bundle\x18\x01 \x01(\v2\x0f.orch.v1.BundleR\x06bundle\x12\x1f\n" +
 	"\vparams_json\x18\x02 \x01(\tR\n" +
@@ -2510,8 +4041,92 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\asecrets\x18\x01 \x03(\v2\x14.orch.v1.SecretValueR\asecrets\")\n" +
 	"\x13RemoveSecretRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x16\n" +
-	"\x14RemoveSecretResponse2\xdb\n" +
+	"\x14RemoveSecretResponse\"(\n" +
+	"\x12InspectNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\x8c\x01\n" +
+	"\x13InspectNodeResponse\x12!\n" +
+	"\x04node\x18\x01 \x01(\v2\r.orch.v1.NodeR\x04node\x12#\n" +
+	"\x05tasks\x18\x02 \x03(\v2\r.orch.v1.TaskR\x05tasks\x12-\n" +
+	"\x06engine\x18\x03 \x01(\v2\x15.orch.v1.EngineStatusR\x06engine\"\xda\x01\n" +
+	"\x11UpdateNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\"\n" +
+	"\favailability\x18\x02 \x01(\tR\favailability\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12>\n" +
+	"\x06labels\x18\x04 \x03(\v2&.orch.v1.UpdateNodeRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"7\n" +
+	"\x12UpdateNodeResponse\x12!\n" +
+	"\x04node\x18\x01 \x01(\v2\r.orch.v1.NodeR\x04node\"=\n" +
+	"\x11DeleteNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
+	"\x12DeleteNodeResponse\"A\n" +
+	"\x10RebalanceRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05stack\x18\x02 \x01(\tR\x05stack\"8\n" +
+	"\x11RebalanceResponse\x12#\n" +
+	"\x05moves\x18\x01 \x03(\v2\r.orch.v1.MoveR\x05moves\"[\n" +
+	"\x04Move\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"q\n" +
+	"\x12CreateTokenRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12/\n" +
+	"\x05valid\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05valid\x12\x16\n" +
+	"\x06rotate\x18\x03 \x01(\bR\x06rotate\"\x8f\x01\n" +
+	"\x13CreateTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12'\n" +
+	"\aengines\x18\x02 \x03(\v2\r.orch.v1.PeerR\aengines\x129\n" +
 	"\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x99\x02\n" +
+	"\fAdmitRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12%\n" +
+	"\x0eengine_address\x18\x05 \x01(\tR\rengineAddress\x129\n" +
+	"\x06labels\x18\x06 \x03(\v2!.orch.v1.AdmitRequest.LabelsEntryR\x06labels\x12\x19\n" +
+	"\bhost_key\x18\a \x01(\tR\ahostKey\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
+	"\x0fRotateCARequest\"\x12\n" +
+	"\x10RotateCAResponse\";\n" +
+	"\x0fAutolockRequest\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x12\x16\n" +
+	"\x06rotate\x18\x02 \x01(\bR\x06rotate\"$\n" +
+	"\x10AutolockResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\x12\n" +
+	"\x10UnlockKeyRequest\"%\n" +
+	"\x11UnlockKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\x7f\n" +
+	"\x12AddOperatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x10\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\x12/\n" +
+	"\x05valid\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05valid\"(\n" +
+	"\x14RenewOperatorRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"\xe6\x01\n" +
+	"\x13OperatorCredentials\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
+	"\fcluster_name\x18\x02 \x01(\tR\vclusterName\x12 \n" +
+	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05roots\x18\x04 \x03(\fR\x05roots\x12\x18\n" +
+	"\abridges\x18\x05 \x03(\fR\abridges\x12'\n" +
+	"\aengines\x18\x06 \x03(\v2\r.orch.v1.PeerR\aengines\x12\x12\n" +
+	"\x04role\x18\a \x01(\tR\x04role\"\x16\n" +
+	"\x14ListOperatorsRequest\"H\n" +
+	"\x15ListOperatorsResponse\x12/\n" +
+	"\toperators\x18\x01 \x03(\v2\x11.orch.v1.OperatorR\toperators\"+\n" +
+	"\x15DeleteOperatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
+	"\x16DeleteOperatorResponse\"\x0f\n" +
+	"\rBackupRequest\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xb1\x12\n" +
 	"\x0eClusterService\x123\n" +
 	"\x04Info\x12\x14.orch.v1.InfoRequest\x1a\x15.orch.v1.InfoResponse\x123\n" +
 	"\x04Plan\x12\x14.orch.v1.PlanRequest\x1a\x15.orch.v1.PlanResponse\x126\n" +
@@ -2534,7 +4149,23 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x06Events\x12\x16.orch.v1.EventsRequest\x1a\x0e.orch.v1.Event0\x01\x12B\n" +
 	"\tPutSecret\x12\x19.orch.v1.PutSecretRequest\x1a\x1a.orch.v1.PutSecretResponse\x12H\n" +
 	"\vListSecrets\x12\x1b.orch.v1.ListSecretsRequest\x1a\x1c.orch.v1.ListSecretsResponse\x12K\n" +
-	"\fRemoveSecret\x12\x1c.orch.v1.RemoveSecretRequest\x1a\x1d.orch.v1.RemoveSecretResponseB\x15Z\x13orch/engine/api;apib\x06proto3"
+	"\fRemoveSecret\x12\x1c.orch.v1.RemoveSecretRequest\x1a\x1d.orch.v1.RemoveSecretResponse\x12H\n" +
+	"\vInspectNode\x12\x1b.orch.v1.InspectNodeRequest\x1a\x1c.orch.v1.InspectNodeResponse\x12E\n" +
+	"\n" +
+	"UpdateNode\x12\x1a.orch.v1.UpdateNodeRequest\x1a\x1b.orch.v1.UpdateNodeResponse\x12E\n" +
+	"\n" +
+	"DeleteNode\x12\x1a.orch.v1.DeleteNodeRequest\x1a\x1b.orch.v1.DeleteNodeResponse\x12B\n" +
+	"\tRebalance\x12\x19.orch.v1.RebalanceRequest\x1a\x1a.orch.v1.RebalanceResponse\x12H\n" +
+	"\vCreateToken\x12\x1b.orch.v1.CreateTokenRequest\x1a\x1c.orch.v1.CreateTokenResponse\x123\n" +
+	"\x05Admit\x12\x15.orch.v1.AdmitRequest\x1a\x13.orch.v1.Membership\x12?\n" +
+	"\bRotateCA\x12\x18.orch.v1.RotateCARequest\x1a\x19.orch.v1.RotateCAResponse\x12?\n" +
+	"\bAutolock\x12\x18.orch.v1.AutolockRequest\x1a\x19.orch.v1.AutolockResponse\x12B\n" +
+	"\tUnlockKey\x12\x19.orch.v1.UnlockKeyRequest\x1a\x1a.orch.v1.UnlockKeyResponse\x12H\n" +
+	"\vAddOperator\x12\x1b.orch.v1.AddOperatorRequest\x1a\x1c.orch.v1.OperatorCredentials\x12N\n" +
+	"\rListOperators\x12\x1d.orch.v1.ListOperatorsRequest\x1a\x1e.orch.v1.ListOperatorsResponse\x12Q\n" +
+	"\x0eDeleteOperator\x12\x1e.orch.v1.DeleteOperatorRequest\x1a\x1f.orch.v1.DeleteOperatorResponse\x12L\n" +
+	"\rRenewOperator\x12\x1d.orch.v1.RenewOperatorRequest\x1a\x1c.orch.v1.OperatorCredentials\x128\n" +
+	"\x06Backup\x12\x16.orch.v1.BackupRequest\x1a\x14.orch.v1.BackupChunk0\x01B\x15Z\x13orch/engine/api;apib\x06proto3"
 
 var (
 	file_engine_api_cluster_proto_rawDescOnce sync.Once
@@ -2548,136 +4179,213 @@ func file_engine_api_cluster_proto_rawDescGZIP() []byte {
 	return file_engine_api_cluster_proto_rawDescData
 }
 
-var file_engine_api_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_engine_api_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_engine_api_cluster_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: orch.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: orch.v1.InfoResponse
-	(*PlanRequest)(nil),            // 2: orch.v1.PlanRequest
-	(*PlanResponse)(nil),           // 3: orch.v1.PlanResponse
-	(*Plan)(nil),                   // 4: orch.v1.Plan
-	(*Change)(nil),                 // 5: orch.v1.Change
-	(*FieldChange)(nil),            // 6: orch.v1.FieldChange
-	(*ApplyRequest)(nil),           // 7: orch.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 8: orch.v1.ApplyResponse
-	(*WatchStackRequest)(nil),      // 9: orch.v1.WatchStackRequest
-	(*StackStatus)(nil),            // 10: orch.v1.StackStatus
-	(*ServiceStatus)(nil),          // 11: orch.v1.ServiceStatus
-	(*ListStacksRequest)(nil),      // 12: orch.v1.ListStacksRequest
-	(*ListStacksResponse)(nil),     // 13: orch.v1.ListStacksResponse
-	(*ListReleasesRequest)(nil),    // 14: orch.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil),   // 15: orch.v1.ListReleasesResponse
-	(*ListTasksRequest)(nil),       // 16: orch.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 17: orch.v1.ListTasksResponse
-	(*ListServicesRequest)(nil),    // 18: orch.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),   // 19: orch.v1.ListServicesResponse
-	(*ListNodesRequest)(nil),       // 20: orch.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 21: orch.v1.ListNodesResponse
-	(*InspectServiceRequest)(nil),  // 22: orch.v1.InspectServiceRequest
-	(*InspectServiceResponse)(nil), // 23: orch.v1.InspectServiceResponse
-	(*SetStackRequest)(nil),        // 24: orch.v1.SetStackRequest
-	(*SetStackResponse)(nil),       // 25: orch.v1.SetStackResponse
-	(*RollbackStackRequest)(nil),   // 26: orch.v1.RollbackStackRequest
-	(*ScaleServiceRequest)(nil),    // 27: orch.v1.ScaleServiceRequest
-	(*RestartServiceRequest)(nil),  // 28: orch.v1.RestartServiceRequest
-	(*SignalRolloutRequest)(nil),   // 29: orch.v1.SignalRolloutRequest
-	(*SignalRolloutResponse)(nil),  // 30: orch.v1.SignalRolloutResponse
-	(*LogsRequest)(nil),            // 31: orch.v1.LogsRequest
-	(*EventsRequest)(nil),          // 32: orch.v1.EventsRequest
-	(*Event)(nil),                  // 33: orch.v1.Event
-	(*PutSecretRequest)(nil),       // 34: orch.v1.PutSecretRequest
-	(*PutSecretResponse)(nil),      // 35: orch.v1.PutSecretResponse
-	(*ListSecretsRequest)(nil),     // 36: orch.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),    // 37: orch.v1.ListSecretsResponse
-	(*RemoveSecretRequest)(nil),    // 38: orch.v1.RemoveSecretRequest
-	(*RemoveSecretResponse)(nil),   // 39: orch.v1.RemoveSecretResponse
-	nil,                            // 40: orch.v1.ListTasksResponse.NodeNamesEntry
-	(*Cluster)(nil),                // 41: orch.v1.Cluster
-	(*Bundle)(nil),                 // 42: orch.v1.Bundle
-	(*StackSpec)(nil),              // 43: orch.v1.StackSpec
-	(*Rollout)(nil),                // 44: orch.v1.Rollout
-	(*PortSpec)(nil),               // 45: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil),  // 46: google.protobuf.Timestamp
-	(*Release)(nil),                // 47: orch.v1.Release
-	(*Task)(nil),                   // 48: orch.v1.Task
-	(*Node)(nil),                   // 49: orch.v1.Node
-	(*Service)(nil),                // 50: orch.v1.Service
-	(*Slot)(nil),                   // 51: orch.v1.Slot
-	(*SecretValue)(nil),            // 52: orch.v1.SecretValue
-	(*LogBatch)(nil),               // 53: orch.v1.LogBatch
+	(*EngineStatus)(nil),           // 2: orch.v1.EngineStatus
+	(*PlanRequest)(nil),            // 3: orch.v1.PlanRequest
+	(*PlanResponse)(nil),           // 4: orch.v1.PlanResponse
+	(*Plan)(nil),                   // 5: orch.v1.Plan
+	(*Change)(nil),                 // 6: orch.v1.Change
+	(*FieldChange)(nil),            // 7: orch.v1.FieldChange
+	(*ApplyRequest)(nil),           // 8: orch.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 9: orch.v1.ApplyResponse
+	(*WatchStackRequest)(nil),      // 10: orch.v1.WatchStackRequest
+	(*StackStatus)(nil),            // 11: orch.v1.StackStatus
+	(*ServiceStatus)(nil),          // 12: orch.v1.ServiceStatus
+	(*ListStacksRequest)(nil),      // 13: orch.v1.ListStacksRequest
+	(*ListStacksResponse)(nil),     // 14: orch.v1.ListStacksResponse
+	(*ListReleasesRequest)(nil),    // 15: orch.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),   // 16: orch.v1.ListReleasesResponse
+	(*ListTasksRequest)(nil),       // 17: orch.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 18: orch.v1.ListTasksResponse
+	(*ListServicesRequest)(nil),    // 19: orch.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),   // 20: orch.v1.ListServicesResponse
+	(*ListNodesRequest)(nil),       // 21: orch.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 22: orch.v1.ListNodesResponse
+	(*InspectServiceRequest)(nil),  // 23: orch.v1.InspectServiceRequest
+	(*InspectServiceResponse)(nil), // 24: orch.v1.InspectServiceResponse
+	(*SetStackRequest)(nil),        // 25: orch.v1.SetStackRequest
+	(*SetStackResponse)(nil),       // 26: orch.v1.SetStackResponse
+	(*RollbackStackRequest)(nil),   // 27: orch.v1.RollbackStackRequest
+	(*ScaleServiceRequest)(nil),    // 28: orch.v1.ScaleServiceRequest
+	(*RestartServiceRequest)(nil),  // 29: orch.v1.RestartServiceRequest
+	(*SignalRolloutRequest)(nil),   // 30: orch.v1.SignalRolloutRequest
+	(*SignalRolloutResponse)(nil),  // 31: orch.v1.SignalRolloutResponse
+	(*LogsRequest)(nil),            // 32: orch.v1.LogsRequest
+	(*EventsRequest)(nil),          // 33: orch.v1.EventsRequest
+	(*Event)(nil),                  // 34: orch.v1.Event
+	(*PutSecretRequest)(nil),       // 35: orch.v1.PutSecretRequest
+	(*PutSecretResponse)(nil),      // 36: orch.v1.PutSecretResponse
+	(*ListSecretsRequest)(nil),     // 37: orch.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),    // 38: orch.v1.ListSecretsResponse
+	(*RemoveSecretRequest)(nil),    // 39: orch.v1.RemoveSecretRequest
+	(*RemoveSecretResponse)(nil),   // 40: orch.v1.RemoveSecretResponse
+	(*InspectNodeRequest)(nil),     // 41: orch.v1.InspectNodeRequest
+	(*InspectNodeResponse)(nil),    // 42: orch.v1.InspectNodeResponse
+	(*UpdateNodeRequest)(nil),      // 43: orch.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),     // 44: orch.v1.UpdateNodeResponse
+	(*DeleteNodeRequest)(nil),      // 45: orch.v1.DeleteNodeRequest
+	(*DeleteNodeResponse)(nil),     // 46: orch.v1.DeleteNodeResponse
+	(*RebalanceRequest)(nil),       // 47: orch.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),      // 48: orch.v1.RebalanceResponse
+	(*Move)(nil),                   // 49: orch.v1.Move
+	(*CreateTokenRequest)(nil),     // 50: orch.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 51: orch.v1.CreateTokenResponse
+	(*AdmitRequest)(nil),           // 52: orch.v1.AdmitRequest
+	(*RotateCARequest)(nil),        // 53: orch.v1.RotateCARequest
+	(*RotateCAResponse)(nil),       // 54: orch.v1.RotateCAResponse
+	(*AutolockRequest)(nil),        // 55: orch.v1.AutolockRequest
+	(*AutolockResponse)(nil),       // 56: orch.v1.AutolockResponse
+	(*UnlockKeyRequest)(nil),       // 57: orch.v1.UnlockKeyRequest
+	(*UnlockKeyResponse)(nil),      // 58: orch.v1.UnlockKeyResponse
+	(*AddOperatorRequest)(nil),     // 59: orch.v1.AddOperatorRequest
+	(*RenewOperatorRequest)(nil),   // 60: orch.v1.RenewOperatorRequest
+	(*OperatorCredentials)(nil),    // 61: orch.v1.OperatorCredentials
+	(*ListOperatorsRequest)(nil),   // 62: orch.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),  // 63: orch.v1.ListOperatorsResponse
+	(*DeleteOperatorRequest)(nil),  // 64: orch.v1.DeleteOperatorRequest
+	(*DeleteOperatorResponse)(nil), // 65: orch.v1.DeleteOperatorResponse
+	(*BackupRequest)(nil),          // 66: orch.v1.BackupRequest
+	(*BackupChunk)(nil),            // 67: orch.v1.BackupChunk
+	nil,                            // 68: orch.v1.ListTasksResponse.NodeNamesEntry
+	nil,                            // 69: orch.v1.UpdateNodeRequest.LabelsEntry
+	nil,                            // 70: orch.v1.AdmitRequest.LabelsEntry
+	(*Cluster)(nil),                // 71: orch.v1.Cluster
+	(*timestamppb.Timestamp)(nil),  // 72: google.protobuf.Timestamp
+	(*Bundle)(nil),                 // 73: orch.v1.Bundle
+	(*StackSpec)(nil),              // 74: orch.v1.StackSpec
+	(*Rollout)(nil),                // 75: orch.v1.Rollout
+	(*PortSpec)(nil),               // 76: orch.v1.PortSpec
+	(*Release)(nil),                // 77: orch.v1.Release
+	(*Task)(nil),                   // 78: orch.v1.Task
+	(*Node)(nil),                   // 79: orch.v1.Node
+	(*Service)(nil),                // 80: orch.v1.Service
+	(*Slot)(nil),                   // 81: orch.v1.Slot
+	(*SecretValue)(nil),            // 82: orch.v1.SecretValue
+	(*durationpb.Duration)(nil),    // 83: google.protobuf.Duration
+	(*Peer)(nil),                   // 84: orch.v1.Peer
+	(*Operator)(nil),               // 85: orch.v1.Operator
+	(*LogBatch)(nil),               // 86: orch.v1.LogBatch
+	(*Membership)(nil),             // 87: orch.v1.Membership
 }
 var file_engine_api_cluster_proto_depIdxs = []int32{
-	41, // 0: orch.v1.InfoResponse.cluster:type_name -> orch.v1.Cluster
-	42, // 1: orch.v1.PlanRequest.bundle:type_name -> orch.v1.Bundle
-	4,  // 2: orch.v1.PlanResponse.plan:type_name -> orch.v1.Plan
-	5,  // 3: orch.v1.Plan.changes:type_name -> orch.v1.Change
-	43, // 4: orch.v1.Plan.spec:type_name -> orch.v1.StackSpec
-	6,  // 5: orch.v1.Change.fields:type_name -> orch.v1.FieldChange
-	42, // 6: orch.v1.ApplyRequest.bundle:type_name -> orch.v1.Bundle
-	5,  // 7: orch.v1.ApplyResponse.changes:type_name -> orch.v1.Change
-	11, // 8: orch.v1.StackStatus.services:type_name -> orch.v1.ServiceStatus
-	44, // 9: orch.v1.ServiceStatus.rollout:type_name -> orch.v1.Rollout
-	45, // 10: orch.v1.ServiceStatus.ports:type_name -> orch.v1.PortSpec
-	46, // 11: orch.v1.ServiceStatus.since:type_name -> google.protobuf.Timestamp
-	46, // 12: orch.v1.ServiceStatus.deadline:type_name -> google.protobuf.Timestamp
-	10, // 13: orch.v1.ListStacksResponse.stacks:type_name -> orch.v1.StackStatus
-	47, // 14: orch.v1.ListReleasesResponse.releases:type_name -> orch.v1.Release
-	48, // 15: orch.v1.ListTasksResponse.tasks:type_name -> orch.v1.Task
-	40, // 16: orch.v1.ListTasksResponse.node_names:type_name -> orch.v1.ListTasksResponse.NodeNamesEntry
-	10, // 17: orch.v1.ListServicesResponse.stacks:type_name -> orch.v1.StackStatus
-	49, // 18: orch.v1.ListNodesResponse.nodes:type_name -> orch.v1.Node
-	50, // 19: orch.v1.InspectServiceResponse.service:type_name -> orch.v1.Service
-	11, // 20: orch.v1.InspectServiceResponse.status:type_name -> orch.v1.ServiceStatus
-	51, // 21: orch.v1.InspectServiceResponse.slots:type_name -> orch.v1.Slot
-	48, // 22: orch.v1.InspectServiceResponse.tasks:type_name -> orch.v1.Task
-	44, // 23: orch.v1.InspectServiceResponse.rollouts:type_name -> orch.v1.Rollout
-	46, // 24: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	46, // 25: orch.v1.Event.time:type_name -> google.protobuf.Timestamp
-	52, // 26: orch.v1.ListSecretsResponse.secrets:type_name -> orch.v1.SecretValue
-	0,  // 27: orch.v1.ClusterService.Info:input_type -> orch.v1.InfoRequest
-	2,  // 28: orch.v1.ClusterService.Plan:input_type -> orch.v1.PlanRequest
-	7,  // 29: orch.v1.ClusterService.Apply:input_type -> orch.v1.ApplyRequest
-	9,  // 30: orch.v1.ClusterService.WatchStack:input_type -> orch.v1.WatchStackRequest
-	12, // 31: orch.v1.ClusterService.ListStacks:input_type -> orch.v1.ListStacksRequest
-	14, // 32: orch.v1.ClusterService.ListReleases:input_type -> orch.v1.ListReleasesRequest
-	16, // 33: orch.v1.ClusterService.ListTasks:input_type -> orch.v1.ListTasksRequest
-	18, // 34: orch.v1.ClusterService.ListServices:input_type -> orch.v1.ListServicesRequest
-	20, // 35: orch.v1.ClusterService.ListNodes:input_type -> orch.v1.ListNodesRequest
-	22, // 36: orch.v1.ClusterService.InspectService:input_type -> orch.v1.InspectServiceRequest
-	24, // 37: orch.v1.ClusterService.SetStack:input_type -> orch.v1.SetStackRequest
-	26, // 38: orch.v1.ClusterService.RollbackStack:input_type -> orch.v1.RollbackStackRequest
-	27, // 39: orch.v1.ClusterService.ScaleService:input_type -> orch.v1.ScaleServiceRequest
-	28, // 40: orch.v1.ClusterService.RestartService:input_type -> orch.v1.RestartServiceRequest
-	29, // 41: orch.v1.ClusterService.SignalRollout:input_type -> orch.v1.SignalRolloutRequest
-	31, // 42: orch.v1.ClusterService.Logs:input_type -> orch.v1.LogsRequest
-	32, // 43: orch.v1.ClusterService.Events:input_type -> orch.v1.EventsRequest
-	34, // 44: orch.v1.ClusterService.PutSecret:input_type -> orch.v1.PutSecretRequest
-	36, // 45: orch.v1.ClusterService.ListSecrets:input_type -> orch.v1.ListSecretsRequest
-	38, // 46: orch.v1.ClusterService.RemoveSecret:input_type -> orch.v1.RemoveSecretRequest
-	1,  // 47: orch.v1.ClusterService.Info:output_type -> orch.v1.InfoResponse
-	3,  // 48: orch.v1.ClusterService.Plan:output_type -> orch.v1.PlanResponse
-	8,  // 49: orch.v1.ClusterService.Apply:output_type -> orch.v1.ApplyResponse
-	10, // 50: orch.v1.ClusterService.WatchStack:output_type -> orch.v1.StackStatus
-	13, // 51: orch.v1.ClusterService.ListStacks:output_type -> orch.v1.ListStacksResponse
-	15, // 52: orch.v1.ClusterService.ListReleases:output_type -> orch.v1.ListReleasesResponse
-	17, // 53: orch.v1.ClusterService.ListTasks:output_type -> orch.v1.ListTasksResponse
-	19, // 54: orch.v1.ClusterService.ListServices:output_type -> orch.v1.ListServicesResponse
-	21, // 55: orch.v1.ClusterService.ListNodes:output_type -> orch.v1.ListNodesResponse
-	23, // 56: orch.v1.ClusterService.InspectService:output_type -> orch.v1.InspectServiceResponse
-	25, // 57: orch.v1.ClusterService.SetStack:output_type -> orch.v1.SetStackResponse
-	8,  // 58: orch.v1.ClusterService.RollbackStack:output_type -> orch.v1.ApplyResponse
-	8,  // 59: orch.v1.ClusterService.ScaleService:output_type -> orch.v1.ApplyResponse
-	8,  // 60: orch.v1.ClusterService.RestartService:output_type -> orch.v1.ApplyResponse
-	30, // 61: orch.v1.ClusterService.SignalRollout:output_type -> orch.v1.SignalRolloutResponse
-	53, // 62: orch.v1.ClusterService.Logs:output_type -> orch.v1.LogBatch
-	33, // 63: orch.v1.ClusterService.Events:output_type -> orch.v1.Event
-	35, // 64: orch.v1.ClusterService.PutSecret:output_type -> orch.v1.PutSecretResponse
-	37, // 65: orch.v1.ClusterService.ListSecrets:output_type -> orch.v1.ListSecretsResponse
-	39, // 66: orch.v1.ClusterService.RemoveSecret:output_type -> orch.v1.RemoveSecretResponse
-	47, // [47:67] is the sub-list for method output_type
-	27, // [27:47] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	71, // 0: orch.v1.InfoResponse.cluster:type_name -> orch.v1.Cluster
+	2,  // 1: orch.v1.InfoResponse.engines:type_name -> orch.v1.EngineStatus
+	72, // 2: orch.v1.EngineStatus.heard:type_name -> google.protobuf.Timestamp
+	73, // 3: orch.v1.PlanRequest.bundle:type_name -> orch.v1.Bundle
+	5,  // 4: orch.v1.PlanResponse.plan:type_name -> orch.v1.Plan
+	6,  // 5: orch.v1.Plan.changes:type_name -> orch.v1.Change
+	74, // 6: orch.v1.Plan.spec:type_name -> orch.v1.StackSpec
+	7,  // 7: orch.v1.Change.fields:type_name -> orch.v1.FieldChange
+	73, // 8: orch.v1.ApplyRequest.bundle:type_name -> orch.v1.Bundle
+	6,  // 9: orch.v1.ApplyResponse.changes:type_name -> orch.v1.Change
+	12, // 10: orch.v1.StackStatus.services:type_name -> orch.v1.ServiceStatus
+	75, // 11: orch.v1.ServiceStatus.rollout:type_name -> orch.v1.Rollout
+	76, // 12: orch.v1.ServiceStatus.ports:type_name -> orch.v1.PortSpec
+	72, // 13: orch.v1.ServiceStatus.since:type_name -> google.protobuf.Timestamp
+	72, // 14: orch.v1.ServiceStatus.deadline:type_name -> google.protobuf.Timestamp
+	11, // 15: orch.v1.ListStacksResponse.stacks:type_name -> orch.v1.StackStatus
+	77, // 16: orch.v1.ListReleasesResponse.releases:type_name -> orch.v1.Release
+	78, // 17: orch.v1.ListTasksResponse.tasks:type_name -> orch.v1.Task
+	68, // 18: orch.v1.ListTasksResponse.node_names:type_name -> orch.v1.ListTasksResponse.NodeNamesEntry
+	11, // 19: orch.v1.ListServicesResponse.stacks:type_name -> orch.v1.StackStatus
+	79, // 20: orch.v1.ListNodesResponse.nodes:type_name -> orch.v1.Node
+	80, // 21: orch.v1.InspectServiceResponse.service:type_name -> orch.v1.Service
+	12, // 22: orch.v1.InspectServiceResponse.status:type_name -> orch.v1.ServiceStatus
+	81, // 23: orch.v1.InspectServiceResponse.slots:type_name -> orch.v1.Slot
+	78, // 24: orch.v1.InspectServiceResponse.tasks:type_name -> orch.v1.Task
+	75, // 25: orch.v1.InspectServiceResponse.rollouts:type_name -> orch.v1.Rollout
+	72, // 26: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	72, // 27: orch.v1.Event.time:type_name -> google.protobuf.Timestamp
+	82, // 28: orch.v1.ListSecretsResponse.secrets:type_name -> orch.v1.SecretValue
+	79, // 29: orch.v1.InspectNodeResponse.node:type_name -> orch.v1.Node
+	78, // 30: orch.v1.InspectNodeResponse.tasks:type_name -> orch.v1.Task
+	2,  // 31: orch.v1.InspectNodeResponse.engine:type_name -> orch.v1.EngineStatus
+	69, // 32: orch.v1.UpdateNodeRequest.labels:type_name -> orch.v1.UpdateNodeRequest.LabelsEntry
+	79, // 33: orch.v1.UpdateNodeResponse.node:type_name -> orch.v1.Node
+	49, // 34: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
+	83, // 35: orch.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	84, // 36: orch.v1.CreateTokenResponse.engines:type_name -> orch.v1.Peer
+	72, // 37: orch.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	70, // 38: orch.v1.AdmitRequest.labels:type_name -> orch.v1.AdmitRequest.LabelsEntry
+	83, // 39: orch.v1.AddOperatorRequest.valid:type_name -> google.protobuf.Duration
+	84, // 40: orch.v1.OperatorCredentials.engines:type_name -> orch.v1.Peer
+	85, // 41: orch.v1.ListOperatorsResponse.operators:type_name -> orch.v1.Operator
+	0,  // 42: orch.v1.ClusterService.Info:input_type -> orch.v1.InfoRequest
+	3,  // 43: orch.v1.ClusterService.Plan:input_type -> orch.v1.PlanRequest
+	8,  // 44: orch.v1.ClusterService.Apply:input_type -> orch.v1.ApplyRequest
+	10, // 45: orch.v1.ClusterService.WatchStack:input_type -> orch.v1.WatchStackRequest
+	13, // 46: orch.v1.ClusterService.ListStacks:input_type -> orch.v1.ListStacksRequest
+	15, // 47: orch.v1.ClusterService.ListReleases:input_type -> orch.v1.ListReleasesRequest
+	17, // 48: orch.v1.ClusterService.ListTasks:input_type -> orch.v1.ListTasksRequest
+	19, // 49: orch.v1.ClusterService.ListServices:input_type -> orch.v1.ListServicesRequest
+	21, // 50: orch.v1.ClusterService.ListNodes:input_type -> orch.v1.ListNodesRequest
+	23, // 51: orch.v1.ClusterService.InspectService:input_type -> orch.v1.InspectServiceRequest
+	25, // 52: orch.v1.ClusterService.SetStack:input_type -> orch.v1.SetStackRequest
+	27, // 53: orch.v1.ClusterService.RollbackStack:input_type -> orch.v1.RollbackStackRequest
+	28, // 54: orch.v1.ClusterService.ScaleService:input_type -> orch.v1.ScaleServiceRequest
+	29, // 55: orch.v1.ClusterService.RestartService:input_type -> orch.v1.RestartServiceRequest
+	30, // 56: orch.v1.ClusterService.SignalRollout:input_type -> orch.v1.SignalRolloutRequest
+	32, // 57: orch.v1.ClusterService.Logs:input_type -> orch.v1.LogsRequest
+	33, // 58: orch.v1.ClusterService.Events:input_type -> orch.v1.EventsRequest
+	35, // 59: orch.v1.ClusterService.PutSecret:input_type -> orch.v1.PutSecretRequest
+	37, // 60: orch.v1.ClusterService.ListSecrets:input_type -> orch.v1.ListSecretsRequest
+	39, // 61: orch.v1.ClusterService.RemoveSecret:input_type -> orch.v1.RemoveSecretRequest
+	41, // 62: orch.v1.ClusterService.InspectNode:input_type -> orch.v1.InspectNodeRequest
+	43, // 63: orch.v1.ClusterService.UpdateNode:input_type -> orch.v1.UpdateNodeRequest
+	45, // 64: orch.v1.ClusterService.DeleteNode:input_type -> orch.v1.DeleteNodeRequest
+	47, // 65: orch.v1.ClusterService.Rebalance:input_type -> orch.v1.RebalanceRequest
+	50, // 66: orch.v1.ClusterService.CreateToken:input_type -> orch.v1.CreateTokenRequest
+	52, // 67: orch.v1.ClusterService.Admit:input_type -> orch.v1.AdmitRequest
+	53, // 68: orch.v1.ClusterService.RotateCA:input_type -> orch.v1.RotateCARequest
+	55, // 69: orch.v1.ClusterService.Autolock:input_type -> orch.v1.AutolockRequest
+	57, // 70: orch.v1.ClusterService.UnlockKey:input_type -> orch.v1.UnlockKeyRequest
+	59, // 71: orch.v1.ClusterService.AddOperator:input_type -> orch.v1.AddOperatorRequest
+	62, // 72: orch.v1.ClusterService.ListOperators:input_type -> orch.v1.ListOperatorsRequest
+	64, // 73: orch.v1.ClusterService.DeleteOperator:input_type -> orch.v1.DeleteOperatorRequest
+	60, // 74: orch.v1.ClusterService.RenewOperator:input_type -> orch.v1.RenewOperatorRequest
+	66, // 75: orch.v1.ClusterService.Backup:input_type -> orch.v1.BackupRequest
+	1,  // 76: orch.v1.ClusterService.Info:output_type -> orch.v1.InfoResponse
+	4,  // 77: orch.v1.ClusterService.Plan:output_type -> orch.v1.PlanResponse
+	9,  // 78: orch.v1.ClusterService.Apply:output_type -> orch.v1.ApplyResponse
+	11, // 79: orch.v1.ClusterService.WatchStack:output_type -> orch.v1.StackStatus
+	14, // 80: orch.v1.ClusterService.ListStacks:output_type -> orch.v1.ListStacksResponse
+	16, // 81: orch.v1.ClusterService.ListReleases:output_type -> orch.v1.ListReleasesResponse
+	18, // 82: orch.v1.ClusterService.ListTasks:output_type -> orch.v1.ListTasksResponse
+	20, // 83: orch.v1.ClusterService.ListServices:output_type -> orch.v1.ListServicesResponse
+	22, // 84: orch.v1.ClusterService.ListNodes:output_type -> orch.v1.ListNodesResponse
+	24, // 85: orch.v1.ClusterService.InspectService:output_type -> orch.v1.InspectServiceResponse
+	26, // 86: orch.v1.ClusterService.SetStack:output_type -> orch.v1.SetStackResponse
+	9,  // 87: orch.v1.ClusterService.RollbackStack:output_type -> orch.v1.ApplyResponse
+	9,  // 88: orch.v1.ClusterService.ScaleService:output_type -> orch.v1.ApplyResponse
+	9,  // 89: orch.v1.ClusterService.RestartService:output_type -> orch.v1.ApplyResponse
+	31, // 90: orch.v1.ClusterService.SignalRollout:output_type -> orch.v1.SignalRolloutResponse
+	86, // 91: orch.v1.ClusterService.Logs:output_type -> orch.v1.LogBatch
+	34, // 92: orch.v1.ClusterService.Events:output_type -> orch.v1.Event
+	36, // 93: orch.v1.ClusterService.PutSecret:output_type -> orch.v1.PutSecretResponse
+	38, // 94: orch.v1.ClusterService.ListSecrets:output_type -> orch.v1.ListSecretsResponse
+	40, // 95: orch.v1.ClusterService.RemoveSecret:output_type -> orch.v1.RemoveSecretResponse
+	42, // 96: orch.v1.ClusterService.InspectNode:output_type -> orch.v1.InspectNodeResponse
+	44, // 97: orch.v1.ClusterService.UpdateNode:output_type -> orch.v1.UpdateNodeResponse
+	46, // 98: orch.v1.ClusterService.DeleteNode:output_type -> orch.v1.DeleteNodeResponse
+	48, // 99: orch.v1.ClusterService.Rebalance:output_type -> orch.v1.RebalanceResponse
+	51, // 100: orch.v1.ClusterService.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	87, // 101: orch.v1.ClusterService.Admit:output_type -> orch.v1.Membership
+	54, // 102: orch.v1.ClusterService.RotateCA:output_type -> orch.v1.RotateCAResponse
+	56, // 103: orch.v1.ClusterService.Autolock:output_type -> orch.v1.AutolockResponse
+	58, // 104: orch.v1.ClusterService.UnlockKey:output_type -> orch.v1.UnlockKeyResponse
+	61, // 105: orch.v1.ClusterService.AddOperator:output_type -> orch.v1.OperatorCredentials
+	63, // 106: orch.v1.ClusterService.ListOperators:output_type -> orch.v1.ListOperatorsResponse
+	65, // 107: orch.v1.ClusterService.DeleteOperator:output_type -> orch.v1.DeleteOperatorResponse
+	61, // 108: orch.v1.ClusterService.RenewOperator:output_type -> orch.v1.OperatorCredentials
+	67, // 109: orch.v1.ClusterService.Backup:output_type -> orch.v1.BackupChunk
+	76, // [76:110] is the sub-list for method output_type
+	42, // [42:76] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_cluster_proto_init() }
@@ -2686,6 +4394,7 @@ func file_engine_api_cluster_proto_init() {
 		return
 	}
 	file_engine_api_agent_proto_init()
+	file_engine_api_node_proto_init()
 	file_engine_api_spec_proto_init()
 	file_engine_api_state_proto_init()
 	type x struct{}
@@ -2694,7 +4403,7 @@ func file_engine_api_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_cluster_proto_rawDesc), len(file_engine_api_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,11 @@ type Command struct {
 	//	*Command_PutSecret
 	//	*Command_RemoveSecret
 	//	*Command_SignalRollout
+	//	*Command_SetCluster
+	//	*Command_PutToken
+	//	*Command_RemoveTokens
+	//	*Command_PutOperator
+	//	*Command_RemoveOperator
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -197,6 +202,51 @@ func (x *Command) GetSignalRollout() *SignalRollout {
 	return nil
 }
 
+func (x *Command) GetSetCluster() *SetCluster {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetCluster); ok {
+			return x.SetCluster
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutToken() *JoinToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutToken); ok {
+			return x.PutToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveTokens() *RemoveTokens {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveTokens); ok {
+			return x.RemoveTokens
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutOperator() *Operator {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutOperator); ok {
+			return x.PutOperator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveOperator() *RemoveOperator {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveOperator); ok {
+			return x.RemoveOperator
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -245,6 +295,26 @@ type Command_SignalRollout struct {
 	SignalRollout *SignalRollout `protobuf:"bytes,20,opt,name=signal_rollout,json=signalRollout,proto3,oneof"`
 }
 
+type Command_SetCluster struct {
+	SetCluster *SetCluster `protobuf:"bytes,21,opt,name=set_cluster,json=setCluster,proto3,oneof"`
+}
+
+type Command_PutToken struct {
+	PutToken *JoinToken `protobuf:"bytes,22,opt,name=put_token,json=putToken,proto3,oneof"`
+}
+
+type Command_RemoveTokens struct {
+	RemoveTokens *RemoveTokens `protobuf:"bytes,23,opt,name=remove_tokens,json=removeTokens,proto3,oneof"`
+}
+
+type Command_PutOperator struct {
+	PutOperator *Operator `protobuf:"bytes,24,opt,name=put_operator,json=putOperator,proto3,oneof"`
+}
+
+type Command_RemoveOperator struct {
+	RemoveOperator *RemoveOperator `protobuf:"bytes,25,opt,name=remove_operator,json=removeOperator,proto3,oneof"`
+}
+
 func (*Command_PutCluster) isCommand_Kind() {}
 
 func (*Command_PutNode) isCommand_Kind() {}
@@ -267,6 +337,200 @@ func (*Command_RemoveSecret) isCommand_Kind() {}
 
 func (*Command_SignalRollout) isCommand_Kind() {}
 
+func (*Command_SetCluster) isCommand_Kind() {}
+
+func (*Command_PutToken) isCommand_Kind() {}
+
+func (*Command_RemoveTokens) isCommand_Kind() {}
+
+func (*Command_PutOperator) isCommand_Kind() {}
+
+func (*Command_RemoveOperator) isCommand_Kind() {}
+
+// SetCluster changes the CA or the lock; refused if the cluster's generation
+// isn't the one it was based on. Empty fields stay.
+type SetCluster struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Generation     uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // expected
+	Trust          *Trust                 `protobuf:"bytes,2,opt,name=trust,proto3" json:"trust,omitempty"`
+	UnlockKey      []byte                 `protobuf:"bytes,3,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	ClearUnlockKey bool                   `protobuf:"varint,4,opt,name=clear_unlock_key,json=clearUnlockKey,proto3" json:"clear_unlock_key,omitempty"`
+	Version        uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"` // command set that every voter knows now
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SetCluster) Reset() {
+	*x = SetCluster{}
+	mi := &file_engine_api_command_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCluster) ProtoMessage() {}
+
+func (x *SetCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_command_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCluster.ProtoReflect.Descriptor instead.
+func (*SetCluster) Descriptor() ([]byte, []int) {
+	return file_engine_api_command_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SetCluster) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SetCluster) GetTrust() *Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+func (x *SetCluster) GetUnlockKey() []byte {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return nil
+}
+
+func (x *SetCluster) GetClearUnlockKey() bool {
+	if x != nil {
+		return x.ClearUnlockKey
+	}
+	return false
+}
+
+func (x *SetCluster) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// RemoveTokens takes away those of a role, one by its id, or those that have
+// expired by the command's time.
+type RemoveTokens struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Expired       bool                   `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTokens) Reset() {
+	*x = RemoveTokens{}
+	mi := &file_engine_api_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTokens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTokens) ProtoMessage() {}
+
+func (x *RemoveTokens) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTokens.ProtoReflect.Descriptor instead.
+func (*RemoveTokens) Descriptor() ([]byte, []int) {
+	return file_engine_api_command_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RemoveTokens) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RemoveTokens) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveTokens) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+type RemoveOperator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveOperator) Reset() {
+	*x = RemoveOperator{}
+	mi := &file_engine_api_command_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveOperator) ProtoMessage() {}
+
+func (x *RemoveOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_command_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveOperator.ProtoReflect.Descriptor instead.
+func (*RemoveOperator) Descriptor() ([]byte, []int) {
+	return file_engine_api_command_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RemoveOperator) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type RemoveNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -276,7 +540,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_engine_api_command_proto_msgTypes[1]
+	mi := &file_engine_api_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +552,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[1]
+	mi := &file_engine_api_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +565,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{1}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -321,7 +585,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_engine_api_command_proto_msgTypes[2]
+	mi := &file_engine_api_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +597,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[2]
+	mi := &file_engine_api_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +610,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{2}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Reports) GetReports() []*ReportStatus {
@@ -366,13 +630,15 @@ type SetNode struct {
 	Role          string                 `protobuf:"bytes,5,opt,name=role,proto3" json:"role,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // an empty value removes the label
 	Facts         *NodeFacts             `protobuf:"bytes,7,opt,name=facts,proto3" json:"facts,omitempty"`
+	EngineAddress string                 `protobuf:"bytes,8,opt,name=engine_address,json=engineAddress,proto3" json:"engine_address,omitempty"`
+	HostKey       string                 `protobuf:"bytes,9,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetNode) Reset() {
 	*x = SetNode{}
-	mi := &file_engine_api_command_proto_msgTypes[3]
+	mi := &file_engine_api_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +650,7 @@ func (x *SetNode) String() string {
 func (*SetNode) ProtoMessage() {}
 
 func (x *SetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[3]
+	mi := &file_engine_api_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +663,7 @@ func (x *SetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNode.ProtoReflect.Descriptor instead.
 func (*SetNode) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{3}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetNode) GetId() string {
@@ -449,6 +715,20 @@ func (x *SetNode) GetFacts() *NodeFacts {
 	return nil
 }
 
+func (x *SetNode) GetEngineAddress() string {
+	if x != nil {
+		return x.EngineAddress
+	}
+	return ""
+}
+
+func (x *SetNode) GetHostKey() string {
+	if x != nil {
+		return x.HostKey
+	}
+	return ""
+}
+
 // PutRelease commits a release and begins its rollouts.
 type PutRelease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -463,7 +743,7 @@ type PutRelease struct {
 
 func (x *PutRelease) Reset() {
 	*x = PutRelease{}
-	mi := &file_engine_api_command_proto_msgTypes[4]
+	mi := &file_engine_api_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +755,7 @@ func (x *PutRelease) String() string {
 func (*PutRelease) ProtoMessage() {}
 
 func (x *PutRelease) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[4]
+	mi := &file_engine_api_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +768,7 @@ func (x *PutRelease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRelease.ProtoReflect.Descriptor instead.
 func (*PutRelease) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{4}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PutRelease) GetRelease() *Release {
@@ -537,7 +817,7 @@ type SetStack struct {
 
 func (x *SetStack) Reset() {
 	*x = SetStack{}
-	mi := &file_engine_api_command_proto_msgTypes[5]
+	mi := &file_engine_api_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +829,7 @@ func (x *SetStack) String() string {
 func (*SetStack) ProtoMessage() {}
 
 func (x *SetStack) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[5]
+	mi := &file_engine_api_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +842,7 @@ func (x *SetStack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStack.ProtoReflect.Descriptor instead.
 func (*SetStack) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{5}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetStack) GetName() string {
@@ -597,7 +877,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_engine_api_command_proto_msgTypes[6]
+	mi := &file_engine_api_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +889,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[6]
+	mi := &file_engine_api_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +902,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Changes) GetPutSlots() []*Slot {
@@ -698,13 +978,14 @@ type TaskChange struct {
 	Wait          *Wait                  `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
 	ClearWait     bool                   `protobuf:"varint,6,opt,name=clear_wait,json=clearWait,proto3" json:"clear_wait,omitempty"`
 	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"` // its node is gone
+	Move          string                 `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`  // set: it should run elsewhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskChange) Reset() {
 	*x = TaskChange{}
-	mi := &file_engine_api_command_proto_msgTypes[7]
+	mi := &file_engine_api_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +997,7 @@ func (x *TaskChange) String() string {
 func (*TaskChange) ProtoMessage() {}
 
 func (x *TaskChange) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[7]
+	mi := &file_engine_api_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +1010,7 @@ func (x *TaskChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskChange.ProtoReflect.Descriptor instead.
 func (*TaskChange) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskChange) GetId() string {
@@ -781,6 +1062,13 @@ func (x *TaskChange) GetLost() bool {
 	return false
 }
 
+func (x *TaskChange) GetMove() string {
+	if x != nil {
+		return x.Move
+	}
+	return ""
+}
+
 // ServiceChange changes what the control loop owns of a service.
 type ServiceChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -792,7 +1080,7 @@ type ServiceChange struct {
 
 func (x *ServiceChange) Reset() {
 	*x = ServiceChange{}
-	mi := &file_engine_api_command_proto_msgTypes[8]
+	mi := &file_engine_api_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1092,7 @@ func (x *ServiceChange) String() string {
 func (*ServiceChange) ProtoMessage() {}
 
 func (x *ServiceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[8]
+	mi := &file_engine_api_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1105,7 @@ func (x *ServiceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceChange.ProtoReflect.Descriptor instead.
 func (*ServiceChange) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ServiceChange) GetId() string {
@@ -854,7 +1142,7 @@ type RolloutAdvance struct {
 
 func (x *RolloutAdvance) Reset() {
 	*x = RolloutAdvance{}
-	mi := &file_engine_api_command_proto_msgTypes[9]
+	mi := &file_engine_api_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1154,7 @@ func (x *RolloutAdvance) String() string {
 func (*RolloutAdvance) ProtoMessage() {}
 
 func (x *RolloutAdvance) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[9]
+	mi := &file_engine_api_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1167,7 @@ func (x *RolloutAdvance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutAdvance.ProtoReflect.Descriptor instead.
 func (*RolloutAdvance) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RolloutAdvance) GetId() string {
@@ -961,7 +1249,7 @@ type RemoveSecret struct {
 
 func (x *RemoveSecret) Reset() {
 	*x = RemoveSecret{}
-	mi := &file_engine_api_command_proto_msgTypes[10]
+	mi := &file_engine_api_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1261,7 @@ func (x *RemoveSecret) String() string {
 func (*RemoveSecret) ProtoMessage() {}
 
 func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[10]
+	mi := &file_engine_api_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1274,7 @@ func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecret.ProtoReflect.Descriptor instead.
 func (*RemoveSecret) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveSecret) GetId() string {
@@ -1007,7 +1295,7 @@ type SignalRollout struct {
 
 func (x *SignalRollout) Reset() {
 	*x = SignalRollout{}
-	mi := &file_engine_api_command_proto_msgTypes[11]
+	mi := &file_engine_api_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1307,7 @@ func (x *SignalRollout) String() string {
 func (*SignalRollout) ProtoMessage() {}
 
 func (x *SignalRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[11]
+	mi := &file_engine_api_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1320,7 @@ func (x *SignalRollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRollout.ProtoReflect.Descriptor instead.
 func (*SignalRollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignalRollout) GetServiceId() string {
@@ -1067,7 +1355,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_engine_api_command_proto_msgTypes[12]
+	mi := &file_engine_api_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1367,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[12]
+	mi := &file_engine_api_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1380,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1125,6 +1413,8 @@ type Record struct {
 	//	*Record_Rollout
 	//	*Record_Secret
 	//	*Record_Bundle
+	//	*Record_Token
+	//	*Record_Operator
 	Row           isRecord_Row `protobuf_oneof:"row"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1132,7 +1422,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_engine_api_command_proto_msgTypes[13]
+	mi := &file_engine_api_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1434,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[13]
+	mi := &file_engine_api_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1447,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Record) GetRow() isRecord_Row {
@@ -1266,6 +1556,24 @@ func (x *Record) GetBundle() *Bundle {
 	return nil
 }
 
+func (x *Record) GetToken() *JoinToken {
+	if x != nil {
+		if x, ok := x.Row.(*Record_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetOperator() *Operator {
+	if x != nil {
+		if x, ok := x.Row.(*Record_Operator); ok {
+			return x.Operator
+		}
+	}
+	return nil
+}
+
 type isRecord_Row interface {
 	isRecord_Row()
 }
@@ -1314,6 +1622,14 @@ type Record_Bundle struct {
 	Bundle *Bundle `protobuf:"bytes,11,opt,name=bundle,proto3,oneof"`
 }
 
+type Record_Token struct {
+	Token *JoinToken `protobuf:"bytes,12,opt,name=token,proto3,oneof"`
+}
+
+type Record_Operator struct {
+	Operator *Operator `protobuf:"bytes,13,opt,name=operator,proto3,oneof"`
+}
+
 func (*Record_Cluster) isRecord_Row() {}
 
 func (*Record_Node) isRecord_Row() {}
@@ -1336,11 +1652,15 @@ func (*Record_Secret) isRecord_Row() {}
 
 func (*Record_Bundle) isRecord_Row() {}
 
+func (*Record_Token) isRecord_Row() {}
+
+func (*Record_Operator) isRecord_Row() {}
+
 var File_engine_api_command_proto protoreflect.FileDescriptor
 
 const file_engine_api_command_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/command.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\x9f\x05\n" +
+	"\x18engine/api/command.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x16engine/api/state.proto\"\xc4\a\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x123\n" +
@@ -1359,13 +1679,35 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\n" +
 	"put_secret\x18\x12 \x01(\v2\x14.orch.v1.SecretValueH\x00R\tputSecret\x12<\n" +
 	"\rremove_secret\x18\x13 \x01(\v2\x15.orch.v1.RemoveSecretH\x00R\fremoveSecret\x12?\n" +
-	"\x0esignal_rollout\x18\x14 \x01(\v2\x16.orch.v1.SignalRolloutH\x00R\rsignalRolloutB\x06\n" +
-	"\x04kind\"\x1c\n" +
+	"\x0esignal_rollout\x18\x14 \x01(\v2\x16.orch.v1.SignalRolloutH\x00R\rsignalRollout\x126\n" +
+	"\vset_cluster\x18\x15 \x01(\v2\x13.orch.v1.SetClusterH\x00R\n" +
+	"setCluster\x121\n" +
+	"\tput_token\x18\x16 \x01(\v2\x12.orch.v1.JoinTokenH\x00R\bputToken\x12<\n" +
+	"\rremove_tokens\x18\x17 \x01(\v2\x15.orch.v1.RemoveTokensH\x00R\fremoveTokens\x126\n" +
+	"\fput_operator\x18\x18 \x01(\v2\x11.orch.v1.OperatorH\x00R\vputOperator\x12B\n" +
+	"\x0fremove_operator\x18\x19 \x01(\v2\x17.orch.v1.RemoveOperatorH\x00R\x0eremoveOperatorB\x06\n" +
+	"\x04kind\"\xb5\x01\n" +
+	"\n" +
+	"SetCluster\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12$\n" +
+	"\x05trust\x18\x02 \x01(\v2\x0e.orch.v1.TrustR\x05trust\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x03 \x01(\fR\tunlockKey\x12(\n" +
+	"\x10clear_unlock_key\x18\x04 \x01(\bR\x0eclearUnlockKey\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\rR\aversion\"L\n" +
+	"\fRemoveTokens\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\aexpired\x18\x03 \x01(\bR\aexpired\"$\n" +
+	"\x0eRemoveOperator\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1c\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\":\n" +
 	"\aReports\x12/\n" +
-	"\areports\x18\x01 \x03(\v2\x15.orch.v1.ReportStatusR\areports\"\xa9\x02\n" +
+	"\areports\x18\x01 \x03(\v2\x15.orch.v1.ReportStatusR\areports\"\xeb\x02\n" +
 	"\aSetNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12#\n" +
@@ -1373,7 +1715,9 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\favailability\x18\x04 \x01(\tR\favailability\x12\x12\n" +
 	"\x04role\x18\x05 \x01(\tR\x04role\x124\n" +
 	"\x06labels\x18\x06 \x03(\v2\x1c.orch.v1.SetNode.LabelsEntryR\x06labels\x12(\n" +
-	"\x05facts\x18\a \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x1a9\n" +
+	"\x05facts\x18\a \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x12%\n" +
+	"\x0eengine_address\x18\b \x01(\tR\rengineAddress\x12\x19\n" +
+	"\bhost_key\x18\t \x01(\tR\ahostKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x02\n" +
@@ -1399,7 +1743,7 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x0fdelete_services\x18\x06 \x03(\tR\x0edeleteServices\x12#\n" +
 	"\rdelete_stacks\x18\a \x03(\tR\fdeleteStacks\x123\n" +
 	"\brollouts\x18\b \x03(\v2\x17.orch.v1.RolloutAdvanceR\brollouts\x122\n" +
-	"\bservices\x18\t \x03(\v2\x16.orch.v1.ServiceChangeR\bservices\"\xdc\x01\n" +
+	"\bservices\x18\t \x03(\v2\x16.orch.v1.ServiceChangeR\bservices\"\xf0\x01\n" +
 	"\n" +
 	"TaskChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
@@ -1410,7 +1754,8 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x04wait\x18\x05 \x01(\v2\r.orch.v1.WaitR\x04wait\x12\x1d\n" +
 	"\n" +
 	"clear_wait\x18\x06 \x01(\bR\tclearWait\x12\x12\n" +
-	"\x04lost\x18\a \x01(\bR\x04lost\"B\n" +
+	"\x04lost\x18\a \x01(\bR\x04lost\x12\x12\n" +
+	"\x04move\x18\b \x01(\tR\x04move\"B\n" +
 	"\rServiceChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\x03run\x18\x02 \x01(\v2\x0f.orch.v1.JobRunR\x03run\"\xa4\x02\n" +
@@ -1437,7 +1782,7 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x02by\x18\x03 \x01(\tR\x02by\">\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\xe7\x03\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xc4\x04\n" +
 	"\x06Record\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x10.orch.v1.ClusterH\x00R\acluster\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.orch.v1.NodeH\x00R\x04node\x12&\n" +
@@ -1450,7 +1795,9 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\arollout\x18\t \x01(\v2\x10.orch.v1.RolloutH\x00R\arollout\x12.\n" +
 	"\x06secret\x18\n" +
 	" \x01(\v2\x14.orch.v1.SecretValueH\x00R\x06secret\x12)\n" +
-	"\x06bundle\x18\v \x01(\v2\x0f.orch.v1.BundleH\x00R\x06bundleB\x05\n" +
+	"\x06bundle\x18\v \x01(\v2\x0f.orch.v1.BundleH\x00R\x06bundle\x12*\n" +
+	"\x05token\x18\f \x01(\v2\x12.orch.v1.JoinTokenH\x00R\x05token\x12/\n" +
+	"\boperator\x18\r \x01(\v2\x11.orch.v1.OperatorH\x00R\boperatorB\x05\n" +
 	"\x03rowB\x15Z\x13orch/engine/api;apib\x06proto3"
 
 var (
@@ -1465,90 +1812,104 @@ func file_engine_api_command_proto_rawDescGZIP() []byte {
 	return file_engine_api_command_proto_rawDescData
 }
 
-var file_engine_api_command_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_engine_api_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_engine_api_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: orch.v1.Command
-	(*RemoveNode)(nil),            // 1: orch.v1.RemoveNode
-	(*Reports)(nil),               // 2: orch.v1.Reports
-	(*SetNode)(nil),               // 3: orch.v1.SetNode
-	(*PutRelease)(nil),            // 4: orch.v1.PutRelease
-	(*SetStack)(nil),              // 5: orch.v1.SetStack
-	(*Changes)(nil),               // 6: orch.v1.Changes
-	(*TaskChange)(nil),            // 7: orch.v1.TaskChange
-	(*ServiceChange)(nil),         // 8: orch.v1.ServiceChange
-	(*RolloutAdvance)(nil),        // 9: orch.v1.RolloutAdvance
-	(*RemoveSecret)(nil),          // 10: orch.v1.RemoveSecret
-	(*SignalRollout)(nil),         // 11: orch.v1.SignalRollout
-	(*SnapshotHeader)(nil),        // 12: orch.v1.SnapshotHeader
-	(*Record)(nil),                // 13: orch.v1.Record
-	nil,                           // 14: orch.v1.SetNode.LabelsEntry
-	nil,                           // 15: orch.v1.PutRelease.VersionsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Cluster)(nil),               // 17: orch.v1.Cluster
-	(*Node)(nil),                  // 18: orch.v1.Node
-	(*SecretValue)(nil),           // 19: orch.v1.SecretValue
-	(*ReportStatus)(nil),          // 20: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 21: orch.v1.NodeFacts
-	(*Release)(nil),               // 22: orch.v1.Release
-	(*Bundle)(nil),                // 23: orch.v1.Bundle
-	(*Slot)(nil),                  // 24: orch.v1.Slot
-	(*Task)(nil),                  // 25: orch.v1.Task
-	(TaskDesired)(0),              // 26: orch.v1.TaskDesired
-	(*Wait)(nil),                  // 27: orch.v1.Wait
-	(*JobRun)(nil),                // 28: orch.v1.JobRun
-	(*Op)(nil),                    // 29: orch.v1.Op
-	(*Stack)(nil),                 // 30: orch.v1.Stack
-	(*Service)(nil),               // 31: orch.v1.Service
-	(*Version)(nil),               // 32: orch.v1.Version
-	(*Rollout)(nil),               // 33: orch.v1.Rollout
+	(*SetCluster)(nil),            // 1: orch.v1.SetCluster
+	(*RemoveTokens)(nil),          // 2: orch.v1.RemoveTokens
+	(*RemoveOperator)(nil),        // 3: orch.v1.RemoveOperator
+	(*RemoveNode)(nil),            // 4: orch.v1.RemoveNode
+	(*Reports)(nil),               // 5: orch.v1.Reports
+	(*SetNode)(nil),               // 6: orch.v1.SetNode
+	(*PutRelease)(nil),            // 7: orch.v1.PutRelease
+	(*SetStack)(nil),              // 8: orch.v1.SetStack
+	(*Changes)(nil),               // 9: orch.v1.Changes
+	(*TaskChange)(nil),            // 10: orch.v1.TaskChange
+	(*ServiceChange)(nil),         // 11: orch.v1.ServiceChange
+	(*RolloutAdvance)(nil),        // 12: orch.v1.RolloutAdvance
+	(*RemoveSecret)(nil),          // 13: orch.v1.RemoveSecret
+	(*SignalRollout)(nil),         // 14: orch.v1.SignalRollout
+	(*SnapshotHeader)(nil),        // 15: orch.v1.SnapshotHeader
+	(*Record)(nil),                // 16: orch.v1.Record
+	nil,                           // 17: orch.v1.SetNode.LabelsEntry
+	nil,                           // 18: orch.v1.PutRelease.VersionsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Cluster)(nil),               // 20: orch.v1.Cluster
+	(*Node)(nil),                  // 21: orch.v1.Node
+	(*SecretValue)(nil),           // 22: orch.v1.SecretValue
+	(*JoinToken)(nil),             // 23: orch.v1.JoinToken
+	(*Operator)(nil),              // 24: orch.v1.Operator
+	(*Trust)(nil),                 // 25: orch.v1.Trust
+	(*ReportStatus)(nil),          // 26: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 27: orch.v1.NodeFacts
+	(*Release)(nil),               // 28: orch.v1.Release
+	(*Bundle)(nil),                // 29: orch.v1.Bundle
+	(*Slot)(nil),                  // 30: orch.v1.Slot
+	(*Task)(nil),                  // 31: orch.v1.Task
+	(TaskDesired)(0),              // 32: orch.v1.TaskDesired
+	(*Wait)(nil),                  // 33: orch.v1.Wait
+	(*JobRun)(nil),                // 34: orch.v1.JobRun
+	(*Op)(nil),                    // 35: orch.v1.Op
+	(*Stack)(nil),                 // 36: orch.v1.Stack
+	(*Service)(nil),               // 37: orch.v1.Service
+	(*Version)(nil),               // 38: orch.v1.Version
+	(*Rollout)(nil),               // 39: orch.v1.Rollout
 }
 var file_engine_api_command_proto_depIdxs = []int32{
-	16, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
-	17, // 1: orch.v1.Command.put_cluster:type_name -> orch.v1.Cluster
-	18, // 2: orch.v1.Command.put_node:type_name -> orch.v1.Node
-	1,  // 3: orch.v1.Command.remove_node:type_name -> orch.v1.RemoveNode
-	3,  // 4: orch.v1.Command.set_node:type_name -> orch.v1.SetNode
-	4,  // 5: orch.v1.Command.put_release:type_name -> orch.v1.PutRelease
-	5,  // 6: orch.v1.Command.set_stack:type_name -> orch.v1.SetStack
-	6,  // 7: orch.v1.Command.changes:type_name -> orch.v1.Changes
-	2,  // 8: orch.v1.Command.reports:type_name -> orch.v1.Reports
-	19, // 9: orch.v1.Command.put_secret:type_name -> orch.v1.SecretValue
-	10, // 10: orch.v1.Command.remove_secret:type_name -> orch.v1.RemoveSecret
-	11, // 11: orch.v1.Command.signal_rollout:type_name -> orch.v1.SignalRollout
-	20, // 12: orch.v1.Reports.reports:type_name -> orch.v1.ReportStatus
-	14, // 13: orch.v1.SetNode.labels:type_name -> orch.v1.SetNode.LabelsEntry
-	21, // 14: orch.v1.SetNode.facts:type_name -> orch.v1.NodeFacts
-	22, // 15: orch.v1.PutRelease.release:type_name -> orch.v1.Release
-	23, // 16: orch.v1.PutRelease.bundle:type_name -> orch.v1.Bundle
-	15, // 17: orch.v1.PutRelease.versions:type_name -> orch.v1.PutRelease.VersionsEntry
-	19, // 18: orch.v1.PutRelease.secrets:type_name -> orch.v1.SecretValue
-	24, // 19: orch.v1.Changes.put_slots:type_name -> orch.v1.Slot
-	25, // 20: orch.v1.Changes.create:type_name -> orch.v1.Task
-	7,  // 21: orch.v1.Changes.change:type_name -> orch.v1.TaskChange
-	9,  // 22: orch.v1.Changes.rollouts:type_name -> orch.v1.RolloutAdvance
-	8,  // 23: orch.v1.Changes.services:type_name -> orch.v1.ServiceChange
-	26, // 24: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
-	27, // 25: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
-	28, // 26: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
-	29, // 27: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
-	29, // 28: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
-	24, // 29: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
-	17, // 30: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
-	18, // 31: orch.v1.Record.node:type_name -> orch.v1.Node
-	30, // 32: orch.v1.Record.stack:type_name -> orch.v1.Stack
-	22, // 33: orch.v1.Record.release:type_name -> orch.v1.Release
-	31, // 34: orch.v1.Record.service:type_name -> orch.v1.Service
-	32, // 35: orch.v1.Record.version:type_name -> orch.v1.Version
-	24, // 36: orch.v1.Record.slot:type_name -> orch.v1.Slot
-	25, // 37: orch.v1.Record.task:type_name -> orch.v1.Task
-	33, // 38: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
-	19, // 39: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
-	23, // 40: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	19, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
+	20, // 1: orch.v1.Command.put_cluster:type_name -> orch.v1.Cluster
+	21, // 2: orch.v1.Command.put_node:type_name -> orch.v1.Node
+	4,  // 3: orch.v1.Command.remove_node:type_name -> orch.v1.RemoveNode
+	6,  // 4: orch.v1.Command.set_node:type_name -> orch.v1.SetNode
+	7,  // 5: orch.v1.Command.put_release:type_name -> orch.v1.PutRelease
+	8,  // 6: orch.v1.Command.set_stack:type_name -> orch.v1.SetStack
+	9,  // 7: orch.v1.Command.changes:type_name -> orch.v1.Changes
+	5,  // 8: orch.v1.Command.reports:type_name -> orch.v1.Reports
+	22, // 9: orch.v1.Command.put_secret:type_name -> orch.v1.SecretValue
+	13, // 10: orch.v1.Command.remove_secret:type_name -> orch.v1.RemoveSecret
+	14, // 11: orch.v1.Command.signal_rollout:type_name -> orch.v1.SignalRollout
+	1,  // 12: orch.v1.Command.set_cluster:type_name -> orch.v1.SetCluster
+	23, // 13: orch.v1.Command.put_token:type_name -> orch.v1.JoinToken
+	2,  // 14: orch.v1.Command.remove_tokens:type_name -> orch.v1.RemoveTokens
+	24, // 15: orch.v1.Command.put_operator:type_name -> orch.v1.Operator
+	3,  // 16: orch.v1.Command.remove_operator:type_name -> orch.v1.RemoveOperator
+	25, // 17: orch.v1.SetCluster.trust:type_name -> orch.v1.Trust
+	26, // 18: orch.v1.Reports.reports:type_name -> orch.v1.ReportStatus
+	17, // 19: orch.v1.SetNode.labels:type_name -> orch.v1.SetNode.LabelsEntry
+	27, // 20: orch.v1.SetNode.facts:type_name -> orch.v1.NodeFacts
+	28, // 21: orch.v1.PutRelease.release:type_name -> orch.v1.Release
+	29, // 22: orch.v1.PutRelease.bundle:type_name -> orch.v1.Bundle
+	18, // 23: orch.v1.PutRelease.versions:type_name -> orch.v1.PutRelease.VersionsEntry
+	22, // 24: orch.v1.PutRelease.secrets:type_name -> orch.v1.SecretValue
+	30, // 25: orch.v1.Changes.put_slots:type_name -> orch.v1.Slot
+	31, // 26: orch.v1.Changes.create:type_name -> orch.v1.Task
+	10, // 27: orch.v1.Changes.change:type_name -> orch.v1.TaskChange
+	12, // 28: orch.v1.Changes.rollouts:type_name -> orch.v1.RolloutAdvance
+	11, // 29: orch.v1.Changes.services:type_name -> orch.v1.ServiceChange
+	32, // 30: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
+	33, // 31: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
+	34, // 32: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
+	35, // 33: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
+	35, // 34: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
+	30, // 35: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
+	20, // 36: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
+	21, // 37: orch.v1.Record.node:type_name -> orch.v1.Node
+	36, // 38: orch.v1.Record.stack:type_name -> orch.v1.Stack
+	28, // 39: orch.v1.Record.release:type_name -> orch.v1.Release
+	37, // 40: orch.v1.Record.service:type_name -> orch.v1.Service
+	38, // 41: orch.v1.Record.version:type_name -> orch.v1.Version
+	30, // 42: orch.v1.Record.slot:type_name -> orch.v1.Slot
+	31, // 43: orch.v1.Record.task:type_name -> orch.v1.Task
+	39, // 44: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
+	22, // 45: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
+	29, // 46: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
+	23, // 47: orch.v1.Record.token:type_name -> orch.v1.JoinToken
+	24, // 48: orch.v1.Record.operator:type_name -> orch.v1.Operator
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_command_proto_init() }
@@ -1570,8 +1931,13 @@ func file_engine_api_command_proto_init() {
 		(*Command_PutSecret)(nil),
 		(*Command_RemoveSecret)(nil),
 		(*Command_SignalRollout)(nil),
+		(*Command_SetCluster)(nil),
+		(*Command_PutToken)(nil),
+		(*Command_RemoveTokens)(nil),
+		(*Command_PutOperator)(nil),
+		(*Command_RemoveOperator)(nil),
 	}
-	file_engine_api_command_proto_msgTypes[13].OneofWrappers = []any{
+	file_engine_api_command_proto_msgTypes[16].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Stack)(nil),
@@ -1583,6 +1949,8 @@ func file_engine_api_command_proto_init() {
 		(*Record_Rollout)(nil),
 		(*Record_Secret)(nil),
 		(*Record_Bundle)(nil),
+		(*Record_Token)(nil),
+		(*Record_Operator)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1590,7 +1958,7 @@ func file_engine_api_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_command_proto_rawDesc), len(file_engine_api_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -150,22 +150,23 @@ func (x *StackSpec) GetOrigin() string {
 // when changed, needs new tasks stands in `task`; the rest changes nothing
 // that runs.
 type ServiceSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Mode          string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"` // replicated | global | job
-	Replicas      int32                  `protobuf:"varint,3,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Task          *TaskSpec              `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`
-	Ports         []*PortSpec            `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
-	Placement     *Placement             `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
-	DependsOn     []*Dependency          `protobuf:"bytes,7,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
-	Update        *RolloutPolicy         `protobuf:"bytes,8,opt,name=update,proto3" json:"update,omitempty"`
-	Rollback      *RolloutPolicy         `protobuf:"bytes,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
-	Restart       *RestartPolicy         `protobuf:"bytes,10,opt,name=restart,proto3" json:"restart,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Job           *JobPolicy             `protobuf:"bytes,12,opt,name=job,proto3" json:"job,omitempty"` // set when mode is "job"
-	Origin        string                 `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mode            string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"` // replicated | global | job
+	Replicas        int32                  `protobuf:"varint,3,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Task            *TaskSpec              `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`
+	Ports           []*PortSpec            `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	Placement       *Placement             `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	DependsOn       []*Dependency          `protobuf:"bytes,7,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	Update          *RolloutPolicy         `protobuf:"bytes,8,opt,name=update,proto3" json:"update,omitempty"`
+	Rollback        *RolloutPolicy         `protobuf:"bytes,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	Restart         *RestartPolicy         `protobuf:"bytes,10,opt,name=restart,proto3" json:"restart,omitempty"`
+	Labels          map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Job             *JobPolicy             `protobuf:"bytes,12,opt,name=job,proto3" json:"job,omitempty"`                                                // set when mode is "job"
+	RescheduleAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=reschedule_after,json=rescheduleAfter,proto3" json:"reschedule_after,omitempty"` // its node down for so long, it is replaced; unset: 2 s
+	Origin          string                 `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
@@ -278,6 +279,13 @@ func (x *ServiceSpec) GetLabels() map[string]string {
 func (x *ServiceSpec) GetJob() *JobPolicy {
 	if x != nil {
 		return x.Job
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetRescheduleAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RescheduleAfter
 	}
 	return nil
 }
@@ -2056,7 +2064,7 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\x06origin\x18\x0f \x01(\tR\x06origin\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x05\n" +
 	"\vServiceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x1a\n" +
@@ -2071,7 +2079,8 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\arestart\x18\n" +
 	" \x01(\v2\x16.orch.v1.RestartPolicyR\arestart\x128\n" +
 	"\x06labels\x18\v \x03(\v2 .orch.v1.ServiceSpec.LabelsEntryR\x06labels\x12$\n" +
-	"\x03job\x18\f \x01(\v2\x12.orch.v1.JobPolicyR\x03job\x12\x16\n" +
+	"\x03job\x18\f \x01(\v2\x12.orch.v1.JobPolicyR\x03job\x12D\n" +
+	"\x10reschedule_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0frescheduleAfter\x12\x16\n" +
 	"\x06origin\x18\x0f \x01(\tR\x06origin\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2329,38 +2338,39 @@ var file_engine_api_spec_proto_depIdxs = []int32{
 	12, // 12: orch.v1.ServiceSpec.restart:type_name -> orch.v1.RestartPolicy
 	22, // 13: orch.v1.ServiceSpec.labels:type_name -> orch.v1.ServiceSpec.LabelsEntry
 	13, // 14: orch.v1.ServiceSpec.job:type_name -> orch.v1.JobPolicy
-	23, // 15: orch.v1.TaskSpec.env:type_name -> orch.v1.TaskSpec.EnvEntry
-	5,  // 16: orch.v1.TaskSpec.mounts:type_name -> orch.v1.Mount
-	6,  // 17: orch.v1.TaskSpec.secrets:type_name -> orch.v1.FileRef
-	6,  // 18: orch.v1.TaskSpec.configs:type_name -> orch.v1.FileRef
-	7,  // 19: orch.v1.TaskSpec.health:type_name -> orch.v1.HealthCheck
-	7,  // 20: orch.v1.TaskSpec.liveness:type_name -> orch.v1.HealthCheck
-	8,  // 21: orch.v1.TaskSpec.resources:type_name -> orch.v1.Resources
-	29, // 22: orch.v1.TaskSpec.stop_grace:type_name -> google.protobuf.Duration
-	29, // 23: orch.v1.TaskSpec.drain:type_name -> google.protobuf.Duration
-	24, // 24: orch.v1.TaskSpec.sysctls:type_name -> orch.v1.TaskSpec.SysctlsEntry
-	25, // 25: orch.v1.TaskSpec.ulimits:type_name -> orch.v1.TaskSpec.UlimitsEntry
-	14, // 26: orch.v1.TaskSpec.log:type_name -> orch.v1.LogPolicy
-	3,  // 27: orch.v1.TaskSpec.host_ports:type_name -> orch.v1.HostPort
-	29, // 28: orch.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	29, // 29: orch.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	29, // 30: orch.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	29, // 31: orch.v1.Dependency.timeout:type_name -> google.protobuf.Duration
-	29, // 32: orch.v1.RolloutPolicy.delay:type_name -> google.protobuf.Duration
-	29, // 33: orch.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
-	29, // 34: orch.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	29, // 35: orch.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	29, // 36: orch.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	29, // 37: orch.v1.JobPolicy.timeout:type_name -> google.protobuf.Duration
-	26, // 38: orch.v1.LogPolicy.options:type_name -> orch.v1.LogPolicy.OptionsEntry
-	27, // 39: orch.v1.NetworkSpec.labels:type_name -> orch.v1.NetworkSpec.LabelsEntry
-	28, // 40: orch.v1.VolumeSpec.options:type_name -> orch.v1.VolumeSpec.OptionsEntry
-	20, // 41: orch.v1.Bundle.files:type_name -> orch.v1.BundleFile
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	29, // 15: orch.v1.ServiceSpec.reschedule_after:type_name -> google.protobuf.Duration
+	23, // 16: orch.v1.TaskSpec.env:type_name -> orch.v1.TaskSpec.EnvEntry
+	5,  // 17: orch.v1.TaskSpec.mounts:type_name -> orch.v1.Mount
+	6,  // 18: orch.v1.TaskSpec.secrets:type_name -> orch.v1.FileRef
+	6,  // 19: orch.v1.TaskSpec.configs:type_name -> orch.v1.FileRef
+	7,  // 20: orch.v1.TaskSpec.health:type_name -> orch.v1.HealthCheck
+	7,  // 21: orch.v1.TaskSpec.liveness:type_name -> orch.v1.HealthCheck
+	8,  // 22: orch.v1.TaskSpec.resources:type_name -> orch.v1.Resources
+	29, // 23: orch.v1.TaskSpec.stop_grace:type_name -> google.protobuf.Duration
+	29, // 24: orch.v1.TaskSpec.drain:type_name -> google.protobuf.Duration
+	24, // 25: orch.v1.TaskSpec.sysctls:type_name -> orch.v1.TaskSpec.SysctlsEntry
+	25, // 26: orch.v1.TaskSpec.ulimits:type_name -> orch.v1.TaskSpec.UlimitsEntry
+	14, // 27: orch.v1.TaskSpec.log:type_name -> orch.v1.LogPolicy
+	3,  // 28: orch.v1.TaskSpec.host_ports:type_name -> orch.v1.HostPort
+	29, // 29: orch.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	29, // 30: orch.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	29, // 31: orch.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	29, // 32: orch.v1.Dependency.timeout:type_name -> google.protobuf.Duration
+	29, // 33: orch.v1.RolloutPolicy.delay:type_name -> google.protobuf.Duration
+	29, // 34: orch.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
+	29, // 35: orch.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	29, // 36: orch.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	29, // 37: orch.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	29, // 38: orch.v1.JobPolicy.timeout:type_name -> google.protobuf.Duration
+	26, // 39: orch.v1.LogPolicy.options:type_name -> orch.v1.LogPolicy.OptionsEntry
+	27, // 40: orch.v1.NetworkSpec.labels:type_name -> orch.v1.NetworkSpec.LabelsEntry
+	28, // 41: orch.v1.VolumeSpec.options:type_name -> orch.v1.VolumeSpec.OptionsEntry
+	20, // 42: orch.v1.Bundle.files:type_name -> orch.v1.BundleFile
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_spec_proto_init() }

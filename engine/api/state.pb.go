@@ -154,6 +154,10 @@ type Cluster struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Version       uint32                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // newest command set that every voter knows
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Trust         *Trust                 `protobuf:"bytes,5,opt,name=trust,proto3" json:"trust,omitempty"`
+	UnlockKey     []byte                 `protobuf:"bytes,6,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"` // sealed; set: engines keep their keys locked
+	Removed       []*RemovedNode         `protobuf:"bytes,7,rep,name=removed,proto3" json:"removed,omitempty"`                      // as long as their certificates might be valid
+	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`               // raised by each change of trust or unlock_key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +220,380 @@ func (x *Cluster) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Cluster) GetTrust() *Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+func (x *Cluster) GetUnlockKey() []byte {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetRemoved() []*RemovedNode {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Cluster) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// Trust is the cluster's CA. While it is rotated there are two roots: `next`
+// is trusted, but doesn't sign yet; `previous` doesn't sign any more, but is
+// still trusted.
+type Trust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Current       *Root                  `protobuf:"bytes,1,opt,name=current,proto3" json:"current,omitempty"`
+	Next          *Root                  `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	Previous      *Root                  `protobuf:"bytes,3,opt,name=previous,proto3" json:"previous,omitempty"`
+	Bridges       [][]byte               `protobuf:"bytes,4,rep,name=bridges,proto3" json:"bridges,omitempty"` // DER: the current root's key signed by older roots, newest first
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`     // of the step it is in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_engine_api_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Trust) GetCurrent() *Root {
+	if x != nil {
+		return x.Current
+	}
+	return nil
+}
+
+func (x *Trust) GetNext() *Root {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *Trust) GetPrevious() *Root {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *Trust) GetBridges() [][]byte {
+	if x != nil {
+		return x.Bridges
+	}
+	return nil
+}
+
+func (x *Trust) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type Root struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`                 // PKCS #8, sealed with the data key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Root) Reset() {
+	*x = Root{}
+	mi := &file_engine_api_state_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Root) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Root) ProtoMessage() {}
+
+func (x *Root) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Root.ProtoReflect.Descriptor instead.
+func (*Root) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Root) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Root) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// RemovedNode remembers that certificates issued before `at` are void.
+type RemovedNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovedNode) Reset() {
+	*x = RemovedNode{}
+	mi := &file_engine_api_state_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovedNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovedNode) ProtoMessage() {}
+
+func (x *RemovedNode) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovedNode.ProtoReflect.Descriptor instead.
+func (*RemovedNode) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RemovedNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemovedNode) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// JoinToken lets nodes in; only a hash of its secret is kept.
+type JoinToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // engine | agent
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the secret
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_engine_api_state_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *JoinToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *JoinToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *JoinToken) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *JoinToken) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+// Operator is a person or a program that may ask for changes.
+type Operator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`                            // admin | deploy | view
+	KeyDigest     string                 `protobuf:"bytes,3,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"` // SHA-256 of the public key, hex
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operator) Reset() {
+	*x = Operator{}
+	mi := &file_engine_api_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operator) ProtoMessage() {}
+
+func (x *Operator) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operator.ProtoReflect.Descriptor instead.
+func (*Operator) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Operator) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Operator) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Operator) GetKeyDigest() string {
+	if x != nil {
+		return x.KeyDigest
+	}
+	return ""
+}
+
+func (x *Operator) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Operator) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -228,13 +606,17 @@ type Node struct {
 	Labels        map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // operators write them
 	Facts         *NodeFacts             `protobuf:"bytes,9,opt,name=facts,proto3" json:"facts,omitempty"`                                                                             // the agent writes them
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	EngineAddress string                 `protobuf:"bytes,11,opt,name=engine_address,json=engineAddress,proto3" json:"engine_address,omitempty"` // host:port of its engine, or the one it shall have
+	KeyDigest     string                 `protobuf:"bytes,12,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"`             // SHA-256 of its public key, hex: what it renews with
+	RoleSince     *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=role_since,json=roleSince,proto3" json:"role_since,omitempty"`             // older certificates of another role are void
+	HostKey       string                 `protobuf:"bytes,14,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`                   // SSH fingerprint, where bootstrap knows it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_engine_api_state_proto_msgTypes[1]
+	mi := &file_engine_api_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -246,7 +628,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[1]
+	mi := &file_engine_api_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -259,7 +641,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{1}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Node) GetId() string {
@@ -332,24 +714,55 @@ func (x *Node) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Node) GetEngineAddress() string {
+	if x != nil {
+		return x.EngineAddress
+	}
+	return ""
+}
+
+func (x *Node) GetKeyDigest() string {
+	if x != nil {
+		return x.KeyDigest
+	}
+	return ""
+}
+
+func (x *Node) GetRoleSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RoleSince
+	}
+	return nil
+}
+
+func (x *Node) GetHostKey() string {
+	if x != nil {
+		return x.HostKey
+	}
+	return ""
+}
+
 // NodeFacts is what an agent knows of its host.
 type NodeFacts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hostname      string                 `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Os            string                 `protobuf:"bytes,2,opt,name=os,proto3" json:"os,omitempty"`
-	Arch          string                 `protobuf:"bytes,3,opt,name=arch,proto3" json:"arch,omitempty"`
-	CpusMilli     int64                  `protobuf:"varint,4,opt,name=cpus_milli,json=cpusMilli,proto3" json:"cpus_milli,omitempty"`
-	Memory        int64                  `protobuf:"varint,5,opt,name=memory,proto3" json:"memory,omitempty"` // bytes
-	Address       string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
-	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"` // of orch
-	Runtimes      []*RuntimeFacts        `protobuf:"bytes,8,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Hostname         string                 `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Os               string                 `protobuf:"bytes,2,opt,name=os,proto3" json:"os,omitempty"`
+	Arch             string                 `protobuf:"bytes,3,opt,name=arch,proto3" json:"arch,omitempty"`
+	CpusMilli        int64                  `protobuf:"varint,4,opt,name=cpus_milli,json=cpusMilli,proto3" json:"cpus_milli,omitempty"`
+	Memory           int64                  `protobuf:"varint,5,opt,name=memory,proto3" json:"memory,omitempty"` // bytes
+	Address          string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	Version          string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"` // of orch
+	Runtimes         []*RuntimeFacts        `protobuf:"bytes,8,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
+	Roots            []string               `protobuf:"bytes,9,rep,name=roots,proto3" json:"roots,omitempty"`    // digests of the CAs that it trusts
+	Issuer           string                 `protobuf:"bytes,10,opt,name=issuer,proto3" json:"issuer,omitempty"` // digest of the CA that signed its certificate
+	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NodeFacts) Reset() {
 	*x = NodeFacts{}
-	mi := &file_engine_api_state_proto_msgTypes[2]
+	mi := &file_engine_api_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +774,7 @@ func (x *NodeFacts) String() string {
 func (*NodeFacts) ProtoMessage() {}
 
 func (x *NodeFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[2]
+	mi := &file_engine_api_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +787,7 @@ func (x *NodeFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeFacts.ProtoReflect.Descriptor instead.
 func (*NodeFacts) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{2}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeFacts) GetHostname() string {
@@ -433,6 +846,27 @@ func (x *NodeFacts) GetRuntimes() []*RuntimeFacts {
 	return nil
 }
 
+func (x *NodeFacts) GetRoots() []string {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *NodeFacts) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *NodeFacts) GetCertificateUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateUntil
+	}
+	return nil
+}
+
 type RuntimeFacts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // docker | process
@@ -444,7 +878,7 @@ type RuntimeFacts struct {
 
 func (x *RuntimeFacts) Reset() {
 	*x = RuntimeFacts{}
-	mi := &file_engine_api_state_proto_msgTypes[3]
+	mi := &file_engine_api_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +890,7 @@ func (x *RuntimeFacts) String() string {
 func (*RuntimeFacts) ProtoMessage() {}
 
 func (x *RuntimeFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[3]
+	mi := &file_engine_api_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +903,7 @@ func (x *RuntimeFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeFacts.ProtoReflect.Descriptor instead.
 func (*RuntimeFacts) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{3}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RuntimeFacts) GetName() string {
@@ -506,7 +940,7 @@ type Stack struct {
 
 func (x *Stack) Reset() {
 	*x = Stack{}
-	mi := &file_engine_api_state_proto_msgTypes[4]
+	mi := &file_engine_api_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +952,7 @@ func (x *Stack) String() string {
 func (*Stack) ProtoMessage() {}
 
 func (x *Stack) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[4]
+	mi := &file_engine_api_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +965,7 @@ func (x *Stack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stack.ProtoReflect.Descriptor instead.
 func (*Stack) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{4}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Stack) GetName() string {
@@ -586,7 +1020,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_engine_api_state_proto_msgTypes[5]
+	mi := &file_engine_api_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +1032,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[5]
+	mi := &file_engine_api_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +1045,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{5}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Release) GetStack() string {
@@ -692,7 +1126,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_engine_api_state_proto_msgTypes[6]
+	mi := &file_engine_api_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +1138,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[6]
+	mi := &file_engine_api_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +1151,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Service) GetId() string {
@@ -834,7 +1268,7 @@ type JobRun struct {
 
 func (x *JobRun) Reset() {
 	*x = JobRun{}
-	mi := &file_engine_api_state_proto_msgTypes[7]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1280,7 @@ func (x *JobRun) String() string {
 func (*JobRun) ProtoMessage() {}
 
 func (x *JobRun) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[7]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1293,7 @@ func (x *JobRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRun.ProtoReflect.Descriptor instead.
 func (*JobRun) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JobRun) GetNumber() uint64 {
@@ -924,7 +1358,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_engine_api_state_proto_msgTypes[8]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1370,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[8]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1383,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Version) GetId() string {
@@ -999,7 +1433,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_engine_api_state_proto_msgTypes[9]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1445,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[9]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1458,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Slot) GetId() string {
@@ -1116,13 +1550,14 @@ type Task struct {
 	StopReason    string                 `protobuf:"bytes,14,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"` // why desired became STOP
 	Run           uint64                 `protobuf:"varint,15,opt,name=run,proto3" json:"run,omitempty"`                                // jobs
 	StopSince     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=stop_since,json=stopSince,proto3" json:"stop_since,omitempty"`
+	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"` // why it should run elsewhere: it is replaced there, then stopped
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_engine_api_state_proto_msgTypes[10]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1569,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[10]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1582,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Task) GetId() string {
@@ -1262,6 +1697,13 @@ func (x *Task) GetStopSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Task) GetMove() string {
+	if x != nil {
+		return x.Move
+	}
+	return ""
+}
+
 // Wait says why something waits, since when, and until when it will.
 type Wait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1274,7 +1716,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1728,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1741,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Wait) GetReason() string {
@@ -1343,7 +1785,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1797,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1810,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -1459,7 +1901,7 @@ type ReportStatus struct {
 
 func (x *ReportStatus) Reset() {
 	*x = ReportStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1913,7 @@ func (x *ReportStatus) String() string {
 func (*ReportStatus) ProtoMessage() {}
 
 func (x *ReportStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1926,7 @@ func (x *ReportStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatus.ProtoReflect.Descriptor instead.
 func (*ReportStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportStatus) GetNodeId() string {
@@ -1525,7 +1967,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1979,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1992,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Rollout) GetId() string {
@@ -1679,7 +2121,7 @@ type Op struct {
 
 func (x *Op) Reset() {
 	*x = Op{}
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2133,7 @@ func (x *Op) String() string {
 func (*Op) ProtoMessage() {}
 
 func (x *Op) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2146,7 @@ func (x *Op) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Op.ProtoReflect.Descriptor instead.
 func (*Op) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Op) GetSeq() uint64 {
@@ -1807,7 +2249,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2261,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2274,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SecretValue) GetId() string {
@@ -1888,13 +2330,51 @@ var File_engine_api_state_proto protoreflect.FileDescriptor
 
 const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
-	"\x16engine/api/state.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\"\x82\x01\n" +
+	"\x16engine/api/state.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\"\x97\x02\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\rR\aversion\x129\n" +
 	"\n" +
-	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"\xb1\x03\n" +
+	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12$\n" +
+	"\x05trust\x18\x05 \x01(\v2\x0e.orch.v1.TrustR\x05trust\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x06 \x01(\fR\tunlockKey\x12.\n" +
+	"\aremoved\x18\a \x03(\v2\x14.orch.v1.RemovedNodeR\aremoved\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generation\"\xca\x01\n" +
+	"\x05Trust\x12'\n" +
+	"\acurrent\x18\x01 \x01(\v2\r.orch.v1.RootR\acurrent\x12!\n" +
+	"\x04next\x18\x02 \x01(\v2\r.orch.v1.RootR\x04next\x12)\n" +
+	"\bprevious\x18\x03 \x01(\v2\r.orch.v1.RootR\bprevious\x12\x18\n" +
+	"\abridges\x18\x04 \x03(\fR\abridges\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\":\n" +
+	"\x04Root\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"I\n" +
+	"\vRemovedNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd8\x01\n" +
+	"\tJoinToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x129\n" +
+	"\n" +
+	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x06 \x01(\tR\tcreatedBy\"\xab\x01\n" +
+	"\bOperator\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"key_digest\x18\x03 \x01(\tR\tkeyDigest\x129\n" +
+	"\n" +
+	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\"\xcd\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1907,10 +2387,16 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x05facts\x18\t \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x129\n" +
 	"\n" +
 	"created_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x1a9\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12%\n" +
+	"\x0eengine_address\x18\v \x01(\tR\rengineAddress\x12\x1d\n" +
+	"\n" +
+	"key_digest\x18\f \x01(\tR\tkeyDigest\x129\n" +
+	"\n" +
+	"role_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\troleSince\x12\x19\n" +
+	"\bhost_key\x18\x0e \x01(\tR\ahostKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe0\x02\n" +
 	"\tNodeFacts\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -1920,7 +2406,11 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x06memory\x18\x05 \x01(\x03R\x06memory\x12\x18\n" +
 	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x121\n" +
-	"\bruntimes\x18\b \x03(\v2\x15.orch.v1.RuntimeFactsR\bruntimes\"R\n" +
+	"\bruntimes\x18\b \x03(\v2\x15.orch.v1.RuntimeFactsR\bruntimes\x12\x14\n" +
+	"\x05roots\x18\t \x03(\tR\x05roots\x12\x16\n" +
+	"\x06issuer\x18\n" +
+	" \x01(\tR\x06issuer\x12G\n" +
+	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\"R\n" +
 	"\fRuntimeFacts\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1992,7 +2482,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"rollout_id\x18\t \x01(\tR\trolloutId\x12\x10\n" +
 	"\x03run\x18\n" +
-	" \x01(\x04R\x03run\"\xba\x04\n" +
+	" \x01(\x04R\x03run\"\xce\x04\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2016,7 +2506,8 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"stopReason\x12\x10\n" +
 	"\x03run\x18\x0f \x01(\x04R\x03run\x129\n" +
 	"\n" +
-	"stop_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tstopSince\"\x88\x01\n" +
+	"stop_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tstopSince\x12\x12\n" +
+	"\x04move\x18\x11 \x01(\tR\x04move\"\x88\x01\n" +
 	"\x04Wait\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
@@ -2118,82 +2609,99 @@ func file_engine_api_state_proto_rawDescGZIP() []byte {
 }
 
 var file_engine_api_state_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_engine_api_state_proto_goTypes = []any{
 	(TaskState)(0),                // 0: orch.v1.TaskState
 	(TaskDesired)(0),              // 1: orch.v1.TaskDesired
 	(*Cluster)(nil),               // 2: orch.v1.Cluster
-	(*Node)(nil),                  // 3: orch.v1.Node
-	(*NodeFacts)(nil),             // 4: orch.v1.NodeFacts
-	(*RuntimeFacts)(nil),          // 5: orch.v1.RuntimeFacts
-	(*Stack)(nil),                 // 6: orch.v1.Stack
-	(*Release)(nil),               // 7: orch.v1.Release
-	(*Service)(nil),               // 8: orch.v1.Service
-	(*JobRun)(nil),                // 9: orch.v1.JobRun
-	(*Version)(nil),               // 10: orch.v1.Version
-	(*Slot)(nil),                  // 11: orch.v1.Slot
-	(*Task)(nil),                  // 12: orch.v1.Task
-	(*Wait)(nil),                  // 13: orch.v1.Wait
-	(*TaskStatus)(nil),            // 14: orch.v1.TaskStatus
-	(*ReportStatus)(nil),          // 15: orch.v1.ReportStatus
-	(*Rollout)(nil),               // 16: orch.v1.Rollout
-	(*Op)(nil),                    // 17: orch.v1.Op
-	(*SecretValue)(nil),           // 18: orch.v1.SecretValue
-	nil,                           // 19: orch.v1.Node.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*StackSpec)(nil),             // 21: orch.v1.StackSpec
-	(*ServiceSpec)(nil),           // 22: orch.v1.ServiceSpec
-	(*TaskSpec)(nil),              // 23: orch.v1.TaskSpec
-	(*RolloutPolicy)(nil),         // 24: orch.v1.RolloutPolicy
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*Trust)(nil),                 // 3: orch.v1.Trust
+	(*Root)(nil),                  // 4: orch.v1.Root
+	(*RemovedNode)(nil),           // 5: orch.v1.RemovedNode
+	(*JoinToken)(nil),             // 6: orch.v1.JoinToken
+	(*Operator)(nil),              // 7: orch.v1.Operator
+	(*Node)(nil),                  // 8: orch.v1.Node
+	(*NodeFacts)(nil),             // 9: orch.v1.NodeFacts
+	(*RuntimeFacts)(nil),          // 10: orch.v1.RuntimeFacts
+	(*Stack)(nil),                 // 11: orch.v1.Stack
+	(*Release)(nil),               // 12: orch.v1.Release
+	(*Service)(nil),               // 13: orch.v1.Service
+	(*JobRun)(nil),                // 14: orch.v1.JobRun
+	(*Version)(nil),               // 15: orch.v1.Version
+	(*Slot)(nil),                  // 16: orch.v1.Slot
+	(*Task)(nil),                  // 17: orch.v1.Task
+	(*Wait)(nil),                  // 18: orch.v1.Wait
+	(*TaskStatus)(nil),            // 19: orch.v1.TaskStatus
+	(*ReportStatus)(nil),          // 20: orch.v1.ReportStatus
+	(*Rollout)(nil),               // 21: orch.v1.Rollout
+	(*Op)(nil),                    // 22: orch.v1.Op
+	(*SecretValue)(nil),           // 23: orch.v1.SecretValue
+	nil,                           // 24: orch.v1.Node.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*StackSpec)(nil),             // 26: orch.v1.StackSpec
+	(*ServiceSpec)(nil),           // 27: orch.v1.ServiceSpec
+	(*TaskSpec)(nil),              // 28: orch.v1.TaskSpec
+	(*RolloutPolicy)(nil),         // 29: orch.v1.RolloutPolicy
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_engine_api_state_proto_depIdxs = []int32{
-	20, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	20, // 1: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
-	19, // 2: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
-	4,  // 3: orch.v1.Node.facts:type_name -> orch.v1.NodeFacts
-	20, // 4: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
-	5,  // 5: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
-	20, // 6: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
-	21, // 7: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
-	20, // 8: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
-	22, // 9: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
-	22, // 10: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
-	20, // 11: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
-	20, // 12: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
-	9,  // 13: orch.v1.Service.run:type_name -> orch.v1.JobRun
-	20, // 14: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	20, // 15: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
-	20, // 16: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	23, // 17: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
-	1,  // 18: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
-	13, // 19: orch.v1.Task.wait:type_name -> orch.v1.Wait
-	14, // 20: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
-	20, // 21: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	20, // 22: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
-	20, // 23: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
-	20, // 24: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
-	20, // 25: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 26: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
-	20, // 27: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
-	20, // 28: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
-	20, // 29: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	14, // 30: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
-	24, // 31: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
-	20, // 32: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
-	20, // 33: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
-	17, // 34: orch.v1.Rollout.journal:type_name -> orch.v1.Op
-	20, // 35: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
-	25, // 36: orch.v1.Op.duration:type_name -> google.protobuf.Duration
-	20, // 37: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
-	20, // 38: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
-	20, // 39: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
-	20, // 40: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	25, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 1: orch.v1.Cluster.trust:type_name -> orch.v1.Trust
+	5,  // 2: orch.v1.Cluster.removed:type_name -> orch.v1.RemovedNode
+	4,  // 3: orch.v1.Trust.current:type_name -> orch.v1.Root
+	4,  // 4: orch.v1.Trust.next:type_name -> orch.v1.Root
+	4,  // 5: orch.v1.Trust.previous:type_name -> orch.v1.Root
+	25, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
+	25, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
+	25, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
+	25, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	25, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
+	25, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
+	24, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
+	9,  // 13: orch.v1.Node.facts:type_name -> orch.v1.NodeFacts
+	25, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
+	25, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
+	10, // 16: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
+	25, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
+	25, // 18: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
+	26, // 19: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
+	25, // 20: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
+	27, // 21: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
+	27, // 22: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
+	25, // 23: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
+	25, // 24: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
+	14, // 25: orch.v1.Service.run:type_name -> orch.v1.JobRun
+	25, // 26: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	25, // 27: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
+	25, // 28: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	28, // 29: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
+	1,  // 30: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
+	18, // 31: orch.v1.Task.wait:type_name -> orch.v1.Wait
+	19, // 32: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
+	25, // 33: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	25, // 34: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
+	25, // 35: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
+	25, // 36: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
+	25, // 37: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 38: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
+	25, // 39: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
+	25, // 40: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
+	25, // 41: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	19, // 42: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
+	29, // 43: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
+	25, // 44: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
+	25, // 45: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
+	22, // 46: orch.v1.Rollout.journal:type_name -> orch.v1.Op
+	25, // 47: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
+	30, // 48: orch.v1.Op.duration:type_name -> google.protobuf.Duration
+	25, // 49: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
+	25, // 50: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
+	25, // 51: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 52: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_state_proto_init() }
@@ -2208,7 +2716,7 @@ func file_engine_api_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_state_proto_rawDesc), len(file_engine_api_state_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

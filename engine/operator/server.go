@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
+	"orch/engine/api/apiconnect"
 	"orch/engine/ca"
 	"orch/engine/seal"
 	"orch/engine/state"
@@ -42,6 +43,8 @@ type LogSource interface {
 
 // Server implements api.ClusterService.
 type Server struct {
+	apiconnect.UnimplementedClusterServiceHandler
+
 	Store     Store
 	Watch     func() Watcher
 	Evaluator Evaluator

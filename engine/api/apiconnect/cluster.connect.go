@@ -88,6 +88,44 @@ const (
 	// ClusterServiceRemoveSecretProcedure is the fully-qualified name of the ClusterService's
 	// RemoveSecret RPC.
 	ClusterServiceRemoveSecretProcedure = "/orch.v1.ClusterService/RemoveSecret"
+	// ClusterServiceInspectNodeProcedure is the fully-qualified name of the ClusterService's
+	// InspectNode RPC.
+	ClusterServiceInspectNodeProcedure = "/orch.v1.ClusterService/InspectNode"
+	// ClusterServiceUpdateNodeProcedure is the fully-qualified name of the ClusterService's UpdateNode
+	// RPC.
+	ClusterServiceUpdateNodeProcedure = "/orch.v1.ClusterService/UpdateNode"
+	// ClusterServiceDeleteNodeProcedure is the fully-qualified name of the ClusterService's DeleteNode
+	// RPC.
+	ClusterServiceDeleteNodeProcedure = "/orch.v1.ClusterService/DeleteNode"
+	// ClusterServiceRebalanceProcedure is the fully-qualified name of the ClusterService's Rebalance
+	// RPC.
+	ClusterServiceRebalanceProcedure = "/orch.v1.ClusterService/Rebalance"
+	// ClusterServiceCreateTokenProcedure is the fully-qualified name of the ClusterService's
+	// CreateToken RPC.
+	ClusterServiceCreateTokenProcedure = "/orch.v1.ClusterService/CreateToken"
+	// ClusterServiceAdmitProcedure is the fully-qualified name of the ClusterService's Admit RPC.
+	ClusterServiceAdmitProcedure = "/orch.v1.ClusterService/Admit"
+	// ClusterServiceRotateCAProcedure is the fully-qualified name of the ClusterService's RotateCA RPC.
+	ClusterServiceRotateCAProcedure = "/orch.v1.ClusterService/RotateCA"
+	// ClusterServiceAutolockProcedure is the fully-qualified name of the ClusterService's Autolock RPC.
+	ClusterServiceAutolockProcedure = "/orch.v1.ClusterService/Autolock"
+	// ClusterServiceUnlockKeyProcedure is the fully-qualified name of the ClusterService's UnlockKey
+	// RPC.
+	ClusterServiceUnlockKeyProcedure = "/orch.v1.ClusterService/UnlockKey"
+	// ClusterServiceAddOperatorProcedure is the fully-qualified name of the ClusterService's
+	// AddOperator RPC.
+	ClusterServiceAddOperatorProcedure = "/orch.v1.ClusterService/AddOperator"
+	// ClusterServiceListOperatorsProcedure is the fully-qualified name of the ClusterService's
+	// ListOperators RPC.
+	ClusterServiceListOperatorsProcedure = "/orch.v1.ClusterService/ListOperators"
+	// ClusterServiceDeleteOperatorProcedure is the fully-qualified name of the ClusterService's
+	// DeleteOperator RPC.
+	ClusterServiceDeleteOperatorProcedure = "/orch.v1.ClusterService/DeleteOperator"
+	// ClusterServiceRenewOperatorProcedure is the fully-qualified name of the ClusterService's
+	// RenewOperator RPC.
+	ClusterServiceRenewOperatorProcedure = "/orch.v1.ClusterService/RenewOperator"
+	// ClusterServiceBackupProcedure is the fully-qualified name of the ClusterService's Backup RPC.
+	ClusterServiceBackupProcedure = "/orch.v1.ClusterService/Backup"
 )
 
 // ClusterServiceClient is a client for the orch.v1.ClusterService service.
@@ -115,6 +153,26 @@ type ClusterServiceClient interface {
 	PutSecret(context.Context, *connect.Request[api.PutSecretRequest]) (*connect.Response[api.PutSecretResponse], error)
 	ListSecrets(context.Context, *connect.Request[api.ListSecretsRequest]) (*connect.Response[api.ListSecretsResponse], error)
 	RemoveSecret(context.Context, *connect.Request[api.RemoveSecretRequest]) (*connect.Response[api.RemoveSecretResponse], error)
+	InspectNode(context.Context, *connect.Request[api.InspectNodeRequest]) (*connect.Response[api.InspectNodeResponse], error)
+	// UpdateNode changes availability, labels or role; what would lose quorum is refused.
+	UpdateNode(context.Context, *connect.Request[api.UpdateNodeRequest]) (*connect.Response[api.UpdateNodeResponse], error)
+	DeleteNode(context.Context, *connect.Request[api.DeleteNodeRequest]) (*connect.Response[api.DeleteNodeResponse], error)
+	// Rebalance moves tasks so that nodes are used alike, or says which it would.
+	Rebalance(context.Context, *connect.Request[api.RebalanceRequest]) (*connect.Response[api.RebalanceResponse], error)
+	CreateToken(context.Context, *connect.Request[api.CreateTokenRequest]) (*connect.Response[api.CreateTokenResponse], error)
+	// Admit makes a host a node on an operator's word; bootstrap uses it.
+	Admit(context.Context, *connect.Request[api.AdmitRequest]) (*connect.Response[api.Membership], error)
+	RotateCA(context.Context, *connect.Request[api.RotateCARequest]) (*connect.Response[api.RotateCAResponse], error)
+	// Autolock locks the engines' keys, unlocks them for good, or changes the key.
+	Autolock(context.Context, *connect.Request[api.AutolockRequest]) (*connect.Response[api.AutolockResponse], error)
+	UnlockKey(context.Context, *connect.Request[api.UnlockKeyRequest]) (*connect.Response[api.UnlockKeyResponse], error)
+	AddOperator(context.Context, *connect.Request[api.AddOperatorRequest]) (*connect.Response[api.OperatorCredentials], error)
+	ListOperators(context.Context, *connect.Request[api.ListOperatorsRequest]) (*connect.Response[api.ListOperatorsResponse], error)
+	DeleteOperator(context.Context, *connect.Request[api.DeleteOperatorRequest]) (*connect.Response[api.DeleteOperatorResponse], error)
+	// RenewOperator gives the calling operator a new certificate.
+	RenewOperator(context.Context, *connect.Request[api.RenewOperatorRequest]) (*connect.Response[api.OperatorCredentials], error)
+	// Backup streams all that a cluster needs to be made again.
+	Backup(context.Context, *connect.Request[api.BackupRequest]) (*connect.ServerStreamForClient[api.BackupChunk], error)
 }
 
 // NewClusterServiceClient constructs a client for the orch.v1.ClusterService service. By default,
@@ -248,6 +306,90 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("RemoveSecret")),
 			connect.WithClientOptions(opts...),
 		),
+		inspectNode: connect.NewClient[api.InspectNodeRequest, api.InspectNodeResponse](
+			httpClient,
+			baseURL+ClusterServiceInspectNodeProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("InspectNode")),
+			connect.WithClientOptions(opts...),
+		),
+		updateNode: connect.NewClient[api.UpdateNodeRequest, api.UpdateNodeResponse](
+			httpClient,
+			baseURL+ClusterServiceUpdateNodeProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("UpdateNode")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteNode: connect.NewClient[api.DeleteNodeRequest, api.DeleteNodeResponse](
+			httpClient,
+			baseURL+ClusterServiceDeleteNodeProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DeleteNode")),
+			connect.WithClientOptions(opts...),
+		),
+		rebalance: connect.NewClient[api.RebalanceRequest, api.RebalanceResponse](
+			httpClient,
+			baseURL+ClusterServiceRebalanceProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Rebalance")),
+			connect.WithClientOptions(opts...),
+		),
+		createToken: connect.NewClient[api.CreateTokenRequest, api.CreateTokenResponse](
+			httpClient,
+			baseURL+ClusterServiceCreateTokenProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("CreateToken")),
+			connect.WithClientOptions(opts...),
+		),
+		admit: connect.NewClient[api.AdmitRequest, api.Membership](
+			httpClient,
+			baseURL+ClusterServiceAdmitProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Admit")),
+			connect.WithClientOptions(opts...),
+		),
+		rotateCA: connect.NewClient[api.RotateCARequest, api.RotateCAResponse](
+			httpClient,
+			baseURL+ClusterServiceRotateCAProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RotateCA")),
+			connect.WithClientOptions(opts...),
+		),
+		autolock: connect.NewClient[api.AutolockRequest, api.AutolockResponse](
+			httpClient,
+			baseURL+ClusterServiceAutolockProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Autolock")),
+			connect.WithClientOptions(opts...),
+		),
+		unlockKey: connect.NewClient[api.UnlockKeyRequest, api.UnlockKeyResponse](
+			httpClient,
+			baseURL+ClusterServiceUnlockKeyProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("UnlockKey")),
+			connect.WithClientOptions(opts...),
+		),
+		addOperator: connect.NewClient[api.AddOperatorRequest, api.OperatorCredentials](
+			httpClient,
+			baseURL+ClusterServiceAddOperatorProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("AddOperator")),
+			connect.WithClientOptions(opts...),
+		),
+		listOperators: connect.NewClient[api.ListOperatorsRequest, api.ListOperatorsResponse](
+			httpClient,
+			baseURL+ClusterServiceListOperatorsProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListOperators")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteOperator: connect.NewClient[api.DeleteOperatorRequest, api.DeleteOperatorResponse](
+			httpClient,
+			baseURL+ClusterServiceDeleteOperatorProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DeleteOperator")),
+			connect.WithClientOptions(opts...),
+		),
+		renewOperator: connect.NewClient[api.RenewOperatorRequest, api.OperatorCredentials](
+			httpClient,
+			baseURL+ClusterServiceRenewOperatorProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RenewOperator")),
+			connect.WithClientOptions(opts...),
+		),
+		backup: connect.NewClient[api.BackupRequest, api.BackupChunk](
+			httpClient,
+			baseURL+ClusterServiceBackupProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Backup")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -273,6 +415,20 @@ type clusterServiceClient struct {
 	putSecret      *connect.Client[api.PutSecretRequest, api.PutSecretResponse]
 	listSecrets    *connect.Client[api.ListSecretsRequest, api.ListSecretsResponse]
 	removeSecret   *connect.Client[api.RemoveSecretRequest, api.RemoveSecretResponse]
+	inspectNode    *connect.Client[api.InspectNodeRequest, api.InspectNodeResponse]
+	updateNode     *connect.Client[api.UpdateNodeRequest, api.UpdateNodeResponse]
+	deleteNode     *connect.Client[api.DeleteNodeRequest, api.DeleteNodeResponse]
+	rebalance      *connect.Client[api.RebalanceRequest, api.RebalanceResponse]
+	createToken    *connect.Client[api.CreateTokenRequest, api.CreateTokenResponse]
+	admit          *connect.Client[api.AdmitRequest, api.Membership]
+	rotateCA       *connect.Client[api.RotateCARequest, api.RotateCAResponse]
+	autolock       *connect.Client[api.AutolockRequest, api.AutolockResponse]
+	unlockKey      *connect.Client[api.UnlockKeyRequest, api.UnlockKeyResponse]
+	addOperator    *connect.Client[api.AddOperatorRequest, api.OperatorCredentials]
+	listOperators  *connect.Client[api.ListOperatorsRequest, api.ListOperatorsResponse]
+	deleteOperator *connect.Client[api.DeleteOperatorRequest, api.DeleteOperatorResponse]
+	renewOperator  *connect.Client[api.RenewOperatorRequest, api.OperatorCredentials]
+	backup         *connect.Client[api.BackupRequest, api.BackupChunk]
 }
 
 // Info calls orch.v1.ClusterService.Info.
@@ -375,6 +531,76 @@ func (c *clusterServiceClient) RemoveSecret(ctx context.Context, req *connect.Re
 	return c.removeSecret.CallUnary(ctx, req)
 }
 
+// InspectNode calls orch.v1.ClusterService.InspectNode.
+func (c *clusterServiceClient) InspectNode(ctx context.Context, req *connect.Request[api.InspectNodeRequest]) (*connect.Response[api.InspectNodeResponse], error) {
+	return c.inspectNode.CallUnary(ctx, req)
+}
+
+// UpdateNode calls orch.v1.ClusterService.UpdateNode.
+func (c *clusterServiceClient) UpdateNode(ctx context.Context, req *connect.Request[api.UpdateNodeRequest]) (*connect.Response[api.UpdateNodeResponse], error) {
+	return c.updateNode.CallUnary(ctx, req)
+}
+
+// DeleteNode calls orch.v1.ClusterService.DeleteNode.
+func (c *clusterServiceClient) DeleteNode(ctx context.Context, req *connect.Request[api.DeleteNodeRequest]) (*connect.Response[api.DeleteNodeResponse], error) {
+	return c.deleteNode.CallUnary(ctx, req)
+}
+
+// Rebalance calls orch.v1.ClusterService.Rebalance.
+func (c *clusterServiceClient) Rebalance(ctx context.Context, req *connect.Request[api.RebalanceRequest]) (*connect.Response[api.RebalanceResponse], error) {
+	return c.rebalance.CallUnary(ctx, req)
+}
+
+// CreateToken calls orch.v1.ClusterService.CreateToken.
+func (c *clusterServiceClient) CreateToken(ctx context.Context, req *connect.Request[api.CreateTokenRequest]) (*connect.Response[api.CreateTokenResponse], error) {
+	return c.createToken.CallUnary(ctx, req)
+}
+
+// Admit calls orch.v1.ClusterService.Admit.
+func (c *clusterServiceClient) Admit(ctx context.Context, req *connect.Request[api.AdmitRequest]) (*connect.Response[api.Membership], error) {
+	return c.admit.CallUnary(ctx, req)
+}
+
+// RotateCA calls orch.v1.ClusterService.RotateCA.
+func (c *clusterServiceClient) RotateCA(ctx context.Context, req *connect.Request[api.RotateCARequest]) (*connect.Response[api.RotateCAResponse], error) {
+	return c.rotateCA.CallUnary(ctx, req)
+}
+
+// Autolock calls orch.v1.ClusterService.Autolock.
+func (c *clusterServiceClient) Autolock(ctx context.Context, req *connect.Request[api.AutolockRequest]) (*connect.Response[api.AutolockResponse], error) {
+	return c.autolock.CallUnary(ctx, req)
+}
+
+// UnlockKey calls orch.v1.ClusterService.UnlockKey.
+func (c *clusterServiceClient) UnlockKey(ctx context.Context, req *connect.Request[api.UnlockKeyRequest]) (*connect.Response[api.UnlockKeyResponse], error) {
+	return c.unlockKey.CallUnary(ctx, req)
+}
+
+// AddOperator calls orch.v1.ClusterService.AddOperator.
+func (c *clusterServiceClient) AddOperator(ctx context.Context, req *connect.Request[api.AddOperatorRequest]) (*connect.Response[api.OperatorCredentials], error) {
+	return c.addOperator.CallUnary(ctx, req)
+}
+
+// ListOperators calls orch.v1.ClusterService.ListOperators.
+func (c *clusterServiceClient) ListOperators(ctx context.Context, req *connect.Request[api.ListOperatorsRequest]) (*connect.Response[api.ListOperatorsResponse], error) {
+	return c.listOperators.CallUnary(ctx, req)
+}
+
+// DeleteOperator calls orch.v1.ClusterService.DeleteOperator.
+func (c *clusterServiceClient) DeleteOperator(ctx context.Context, req *connect.Request[api.DeleteOperatorRequest]) (*connect.Response[api.DeleteOperatorResponse], error) {
+	return c.deleteOperator.CallUnary(ctx, req)
+}
+
+// RenewOperator calls orch.v1.ClusterService.RenewOperator.
+func (c *clusterServiceClient) RenewOperator(ctx context.Context, req *connect.Request[api.RenewOperatorRequest]) (*connect.Response[api.OperatorCredentials], error) {
+	return c.renewOperator.CallUnary(ctx, req)
+}
+
+// Backup calls orch.v1.ClusterService.Backup.
+func (c *clusterServiceClient) Backup(ctx context.Context, req *connect.Request[api.BackupRequest]) (*connect.ServerStreamForClient[api.BackupChunk], error) {
+	return c.backup.CallServerStream(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the orch.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	Info(context.Context, *connect.Request[api.InfoRequest]) (*connect.Response[api.InfoResponse], error)
@@ -400,6 +626,26 @@ type ClusterServiceHandler interface {
 	PutSecret(context.Context, *connect.Request[api.PutSecretRequest]) (*connect.Response[api.PutSecretResponse], error)
 	ListSecrets(context.Context, *connect.Request[api.ListSecretsRequest]) (*connect.Response[api.ListSecretsResponse], error)
 	RemoveSecret(context.Context, *connect.Request[api.RemoveSecretRequest]) (*connect.Response[api.RemoveSecretResponse], error)
+	InspectNode(context.Context, *connect.Request[api.InspectNodeRequest]) (*connect.Response[api.InspectNodeResponse], error)
+	// UpdateNode changes availability, labels or role; what would lose quorum is refused.
+	UpdateNode(context.Context, *connect.Request[api.UpdateNodeRequest]) (*connect.Response[api.UpdateNodeResponse], error)
+	DeleteNode(context.Context, *connect.Request[api.DeleteNodeRequest]) (*connect.Response[api.DeleteNodeResponse], error)
+	// Rebalance moves tasks so that nodes are used alike, or says which it would.
+	Rebalance(context.Context, *connect.Request[api.RebalanceRequest]) (*connect.Response[api.RebalanceResponse], error)
+	CreateToken(context.Context, *connect.Request[api.CreateTokenRequest]) (*connect.Response[api.CreateTokenResponse], error)
+	// Admit makes a host a node on an operator's word; bootstrap uses it.
+	Admit(context.Context, *connect.Request[api.AdmitRequest]) (*connect.Response[api.Membership], error)
+	RotateCA(context.Context, *connect.Request[api.RotateCARequest]) (*connect.Response[api.RotateCAResponse], error)
+	// Autolock locks the engines' keys, unlocks them for good, or changes the key.
+	Autolock(context.Context, *connect.Request[api.AutolockRequest]) (*connect.Response[api.AutolockResponse], error)
+	UnlockKey(context.Context, *connect.Request[api.UnlockKeyRequest]) (*connect.Response[api.UnlockKeyResponse], error)
+	AddOperator(context.Context, *connect.Request[api.AddOperatorRequest]) (*connect.Response[api.OperatorCredentials], error)
+	ListOperators(context.Context, *connect.Request[api.ListOperatorsRequest]) (*connect.Response[api.ListOperatorsResponse], error)
+	DeleteOperator(context.Context, *connect.Request[api.DeleteOperatorRequest]) (*connect.Response[api.DeleteOperatorResponse], error)
+	// RenewOperator gives the calling operator a new certificate.
+	RenewOperator(context.Context, *connect.Request[api.RenewOperatorRequest]) (*connect.Response[api.OperatorCredentials], error)
+	// Backup streams all that a cluster needs to be made again.
+	Backup(context.Context, *connect.Request[api.BackupRequest], *connect.ServerStream[api.BackupChunk]) error
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -529,6 +775,90 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("RemoveSecret")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceInspectNodeHandler := connect.NewUnaryHandler(
+		ClusterServiceInspectNodeProcedure,
+		svc.InspectNode,
+		connect.WithSchema(clusterServiceMethods.ByName("InspectNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceUpdateNodeHandler := connect.NewUnaryHandler(
+		ClusterServiceUpdateNodeProcedure,
+		svc.UpdateNode,
+		connect.WithSchema(clusterServiceMethods.ByName("UpdateNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceDeleteNodeHandler := connect.NewUnaryHandler(
+		ClusterServiceDeleteNodeProcedure,
+		svc.DeleteNode,
+		connect.WithSchema(clusterServiceMethods.ByName("DeleteNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRebalanceHandler := connect.NewUnaryHandler(
+		ClusterServiceRebalanceProcedure,
+		svc.Rebalance,
+		connect.WithSchema(clusterServiceMethods.ByName("Rebalance")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceCreateTokenHandler := connect.NewUnaryHandler(
+		ClusterServiceCreateTokenProcedure,
+		svc.CreateToken,
+		connect.WithSchema(clusterServiceMethods.ByName("CreateToken")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceAdmitHandler := connect.NewUnaryHandler(
+		ClusterServiceAdmitProcedure,
+		svc.Admit,
+		connect.WithSchema(clusterServiceMethods.ByName("Admit")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRotateCAHandler := connect.NewUnaryHandler(
+		ClusterServiceRotateCAProcedure,
+		svc.RotateCA,
+		connect.WithSchema(clusterServiceMethods.ByName("RotateCA")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceAutolockHandler := connect.NewUnaryHandler(
+		ClusterServiceAutolockProcedure,
+		svc.Autolock,
+		connect.WithSchema(clusterServiceMethods.ByName("Autolock")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceUnlockKeyHandler := connect.NewUnaryHandler(
+		ClusterServiceUnlockKeyProcedure,
+		svc.UnlockKey,
+		connect.WithSchema(clusterServiceMethods.ByName("UnlockKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceAddOperatorHandler := connect.NewUnaryHandler(
+		ClusterServiceAddOperatorProcedure,
+		svc.AddOperator,
+		connect.WithSchema(clusterServiceMethods.ByName("AddOperator")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListOperatorsHandler := connect.NewUnaryHandler(
+		ClusterServiceListOperatorsProcedure,
+		svc.ListOperators,
+		connect.WithSchema(clusterServiceMethods.ByName("ListOperators")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceDeleteOperatorHandler := connect.NewUnaryHandler(
+		ClusterServiceDeleteOperatorProcedure,
+		svc.DeleteOperator,
+		connect.WithSchema(clusterServiceMethods.ByName("DeleteOperator")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRenewOperatorHandler := connect.NewUnaryHandler(
+		ClusterServiceRenewOperatorProcedure,
+		svc.RenewOperator,
+		connect.WithSchema(clusterServiceMethods.ByName("RenewOperator")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceBackupHandler := connect.NewServerStreamHandler(
+		ClusterServiceBackupProcedure,
+		svc.Backup,
+		connect.WithSchema(clusterServiceMethods.ByName("Backup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/orch.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceInfoProcedure:
@@ -571,6 +901,34 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceListSecretsHandler.ServeHTTP(w, r)
 		case ClusterServiceRemoveSecretProcedure:
 			clusterServiceRemoveSecretHandler.ServeHTTP(w, r)
+		case ClusterServiceInspectNodeProcedure:
+			clusterServiceInspectNodeHandler.ServeHTTP(w, r)
+		case ClusterServiceUpdateNodeProcedure:
+			clusterServiceUpdateNodeHandler.ServeHTTP(w, r)
+		case ClusterServiceDeleteNodeProcedure:
+			clusterServiceDeleteNodeHandler.ServeHTTP(w, r)
+		case ClusterServiceRebalanceProcedure:
+			clusterServiceRebalanceHandler.ServeHTTP(w, r)
+		case ClusterServiceCreateTokenProcedure:
+			clusterServiceCreateTokenHandler.ServeHTTP(w, r)
+		case ClusterServiceAdmitProcedure:
+			clusterServiceAdmitHandler.ServeHTTP(w, r)
+		case ClusterServiceRotateCAProcedure:
+			clusterServiceRotateCAHandler.ServeHTTP(w, r)
+		case ClusterServiceAutolockProcedure:
+			clusterServiceAutolockHandler.ServeHTTP(w, r)
+		case ClusterServiceUnlockKeyProcedure:
+			clusterServiceUnlockKeyHandler.ServeHTTP(w, r)
+		case ClusterServiceAddOperatorProcedure:
+			clusterServiceAddOperatorHandler.ServeHTTP(w, r)
+		case ClusterServiceListOperatorsProcedure:
+			clusterServiceListOperatorsHandler.ServeHTTP(w, r)
+		case ClusterServiceDeleteOperatorProcedure:
+			clusterServiceDeleteOperatorHandler.ServeHTTP(w, r)
+		case ClusterServiceRenewOperatorProcedure:
+			clusterServiceRenewOperatorHandler.ServeHTTP(w, r)
+		case ClusterServiceBackupProcedure:
+			clusterServiceBackupHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -658,4 +1016,60 @@ func (UnimplementedClusterServiceHandler) ListSecrets(context.Context, *connect.
 
 func (UnimplementedClusterServiceHandler) RemoveSecret(context.Context, *connect.Request[api.RemoveSecretRequest]) (*connect.Response[api.RemoveSecretResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.RemoveSecret is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) InspectNode(context.Context, *connect.Request[api.InspectNodeRequest]) (*connect.Response[api.InspectNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.InspectNode is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) UpdateNode(context.Context, *connect.Request[api.UpdateNodeRequest]) (*connect.Response[api.UpdateNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.UpdateNode is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DeleteNode(context.Context, *connect.Request[api.DeleteNodeRequest]) (*connect.Response[api.DeleteNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.DeleteNode is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Rebalance(context.Context, *connect.Request[api.RebalanceRequest]) (*connect.Response[api.RebalanceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.Rebalance is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) CreateToken(context.Context, *connect.Request[api.CreateTokenRequest]) (*connect.Response[api.CreateTokenResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.CreateToken is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Admit(context.Context, *connect.Request[api.AdmitRequest]) (*connect.Response[api.Membership], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.Admit is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RotateCA(context.Context, *connect.Request[api.RotateCARequest]) (*connect.Response[api.RotateCAResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.RotateCA is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Autolock(context.Context, *connect.Request[api.AutolockRequest]) (*connect.Response[api.AutolockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.Autolock is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) UnlockKey(context.Context, *connect.Request[api.UnlockKeyRequest]) (*connect.Response[api.UnlockKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.UnlockKey is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) AddOperator(context.Context, *connect.Request[api.AddOperatorRequest]) (*connect.Response[api.OperatorCredentials], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.AddOperator is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListOperators(context.Context, *connect.Request[api.ListOperatorsRequest]) (*connect.Response[api.ListOperatorsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.ListOperators is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DeleteOperator(context.Context, *connect.Request[api.DeleteOperatorRequest]) (*connect.Response[api.DeleteOperatorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.DeleteOperator is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RenewOperator(context.Context, *connect.Request[api.RenewOperatorRequest]) (*connect.Response[api.OperatorCredentials], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.RenewOperator is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Backup(context.Context, *connect.Request[api.BackupRequest], *connect.ServerStream[api.BackupChunk]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.Backup is not implemented"))
 }
