@@ -10,7 +10,7 @@ import (
 // has, and some that nothing has.
 var Words = []string{
 	"", "a", "b", "app", "web", "db", "app/web", "app/db", "app/web.1", "app/web.2", "app/web.1#1", "app/web.1#2", "app/db.1#1",
-	"app/web~1", "v1", "v2", "running", "up", "down", "drain", "stop", "start", "remove", "pause", "resume", "abort", "replicated",
+	"app/web~1", "v1", "v2", "agent", "engine", "admin", "running", "up", "down", "drain", "stop", "start", "remove", "pause", "resume", "abort", "replicated",
 	"global", "job", "succeeded", "rollback", "forward", "replace", "wait_healthy", "25%", "node.labels.x == a", "a\x00b", "é~9", "/", "@", "#",
 }
 

@@ -53,71 +53,18 @@ func (w *writer) command(c *api.Command) error {
 		return w.removeSecret(k.RemoveSecret)
 	case *api.Command_SignalRollout:
 		return w.signalRollout(k.SignalRollout)
+	case *api.Command_SetCluster:
+		return w.setCluster(k.SetCluster)
+	case *api.Command_PutToken:
+		return w.putToken(k.PutToken)
+	case *api.Command_RemoveTokens:
+		return w.removeTokens(k.RemoveTokens)
+	case *api.Command_PutOperator:
+		return w.putOperator(k.PutOperator)
+	case *api.Command_RemoveOperator:
+		return w.removeOperator(k.RemoveOperator)
 	}
 	return refuse(Invalid, "unknown command %T", c.Kind)
-}
-
-func (w *writer) putCluster(c *api.Cluster) error {
-	if c.GetId() == "" {
-		return refuse(Invalid, "a cluster needs an id")
-	}
-	if old := w.Cluster(); old != nil && old.Id != c.Id {
-		return refuse(Stale, "this is cluster %q already", old.Id)
-	}
-	w.put(clusterTable, c)
-	return nil
-}
-
-func (w *writer) putNode(n *api.Node) error {
-	if n.GetId() == "" || n.Name == "" {
-		return refuse(Invalid, "a node needs an id and a name")
-	}
-	for _, other := range w.Nodes() {
-		if other.Name == n.Name && other.Id != n.Id {
-			return refuse(InUse, "node name %q is taken by node %s", n.Name, other.Id)
-		}
-	}
-	w.put(nodeTable, n)
-	return nil
-}
-
-func (w *writer) removeNode(r *api.RemoveNode) error {
-	n := w.Node(r.GetId())
-	if n == nil {
-		return refuse(NotFound, "no node %q", r.GetId())
-	}
-	w.delete(nodeTable, n)
-	return nil
-}
-
-func (w *writer) setNode(s *api.SetNode) error {
-	old := w.Node(s.GetId())
-	if old == nil {
-		return refuse(NotFound, "no node %q", s.GetId())
-	}
-	n := proto.CloneOf(old)
-	if s.Status != "" && s.Status != n.Status {
-		n.Status, n.StatusReason, n.StatusSince = s.Status, s.StatusReason, w.now
-	}
-	if s.Availability != "" {
-		n.Availability = s.Availability
-	}
-	if s.Role != "" {
-		n.Role = s.Role
-	}
-	for k, v := range s.Labels {
-		if n.Labels == nil {
-			n.Labels = map[string]string{}
-		}
-		if n.Labels[k] = v; v == "" {
-			delete(n.Labels, k)
-		}
-	}
-	if s.Facts != nil {
-		n.Facts = s.Facts
-	}
-	w.put(nodeTable, n)
-	return nil
 }
 
 func (w *writer) setStack(s *api.SetStack) error {
@@ -187,6 +134,6 @@ func shallow(t *api.Task) *api.Task {
 		Id: t.Id, ServiceId: t.ServiceId, SlotId: t.SlotId, Attempt: t.Attempt, Version: t.Version,
 		NodeId: t.NodeId, Desired: t.Desired, Wait: t.Wait, Status: t.Status, CreatedAt: t.CreatedAt,
 		NotBefore: t.NotBefore, Failures: t.Failures, RolloutId: t.RolloutId, StopReason: t.StopReason,
-		Run: t.Run, StopSince: t.StopSince,
+		Run: t.Run, StopSince: t.StopSince, Move: t.Move,
 	}
 }

@@ -84,6 +84,9 @@ func (w *writer) changeTask(c *api.TaskChange) {
 			t.Status = &api.TaskStatus{TaskId: t.Id, State: api.TaskState_TASK_STATE_STOPPED, StateSince: w.now, Message: c.StopReason}
 		}
 	}
+	if c.Move != "" {
+		t.Move = c.Move
+	}
 	switch {
 	case c.ClearWait:
 		t.Wait = nil

@@ -21,6 +21,8 @@ const (
 	rolloutTable  = "rollout"
 	secretTable   = "secret"
 	bundleTable   = "bundle"
+	tokenTable    = "token"
+	operatorTable = "operator"
 	idIndex       = "id"
 	byServiceName = "service"
 	byNodeName    = "node"
@@ -74,6 +76,8 @@ func schema() *memdb.DBSchema {
 		table(rolloutTable, (*api.Rollout).GetId, map[string]func(*api.Rollout) string{byServiceName: (*api.Rollout).GetServiceId}),
 		table(secretTable, (*api.SecretValue).GetId, nil),
 		table(bundleTable, (*api.Bundle).GetHash, nil),
+		table(tokenTable, (*api.JoinToken).GetId, nil),
+		table(operatorTable, (*api.Operator).GetName, nil),
 	} {
 		s.Tables[t.Name] = t
 	}

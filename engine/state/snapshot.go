@@ -40,7 +40,7 @@ func (v View) WriteSnapshot(to io.Writer) error {
 	if _, err := marshal.MarshalTo(out, &api.SnapshotHeader{Format: snapshotFormat, Index: v.index}); err != nil {
 		return err
 	}
-	for _, t := range []string{clusterTable, nodeTable, stackTable, releaseTable, serviceTable, versionTable, slotTable, taskTable, rolloutTable, secretTable, bundleTable} {
+	for _, t := range []string{clusterTable, nodeTable, stackTable, releaseTable, serviceTable, versionTable, slotTable, taskTable, rolloutTable, secretTable, bundleTable, tokenTable, operatorTable} {
 		rows, err := v.txn.Get(t, idIndex+"_prefix", "")
 		if err != nil {
 			return err
@@ -171,6 +171,10 @@ func record(row any) *api.Record {
 		return &api.Record{Row: &api.Record_Secret{Secret: r}}
 	case *api.Bundle:
 		return &api.Record{Row: &api.Record_Bundle{Bundle: r}}
+	case *api.JoinToken:
+		return &api.Record{Row: &api.Record_Token{Token: r}}
+	case *api.Operator:
+		return &api.Record{Row: &api.Record_Operator{Operator: r}}
 	}
 	panic(fmt.Sprintf("no record for %T", row))
 }
@@ -199,6 +203,10 @@ func insert(txn *memdb.Txn, rec *api.Record) error {
 		return txn.Insert(secretTable, r.Secret)
 	case *api.Record_Bundle:
 		return txn.Insert(bundleTable, r.Bundle)
+	case *api.Record_Token:
+		return txn.Insert(tokenTable, r.Token)
+	case *api.Record_Operator:
+		return txn.Insert(operatorTable, r.Operator)
 	}
 	return fmt.Errorf("unknown record %T", rec.Row)
 }

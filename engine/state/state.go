@@ -10,9 +10,6 @@ import (
 	"orch/engine/api"
 )
 
-// CommandSet is the newest command set that this binary knows.
-const CommandSet = 1
-
 // State holds the rows.
 type State struct {
 	mu    sync.RWMutex

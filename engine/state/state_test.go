@@ -208,11 +208,18 @@ func commands() []*api.Command {
 			{TaskId: "app/web.1#1", State: api.TaskState_TASK_STATE_RUNNING, Ready: true}}}}}}},
 		release(1, "two", "v2"),
 		{Kind: &api.Command_Changes{Changes: &api.Changes{Rollouts: []*api.RolloutAdvance{{Id: "app/web~1", Begin: &api.Op{Kind: "replace", Slots: []string{"app/web.1"}}}}}}},
+		{Kind: &api.Command_SetCluster{SetCluster: &api.SetCluster{Trust: trust("r1"), UnlockKey: []byte("sealed"), Version: 1}}},
+		{Kind: &api.Command_PutToken{PutToken: &api.JoinToken{Id: "t", Role: "agent", Hash: []byte{1}, ExpiresAt: &timestamppb.Timestamp{Seconds: 50}}}},
+		{Kind: &api.Command_PutOperator{PutOperator: &api.Operator{Name: "ann", Role: "admin", KeyDigest: "k"}}},
 	}
 	for i, c := range all {
 		c.Time, c.Version = &timestamppb.Timestamp{Seconds: int64(i)}, state.CommandSet
 	}
 	return all
+}
+
+func trust(root string) *api.Trust {
+	return &api.Trust{Current: &api.Root{Certificate: []byte(root), Key: []byte("sealed")}}
 }
 
 func filled() *state.State {

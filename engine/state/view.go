@@ -92,6 +92,20 @@ func (v View) bundles() []*api.Bundle {
 	return list[*api.Bundle](v, bundleTable, idIndex+"_prefix", "")
 }
 
+// Token finds a join token by its id.
+func (v View) Token(id string) *api.JoinToken { return get[*api.JoinToken](v, tokenTable, id) }
+
+func (v View) Tokens() []*api.JoinToken {
+	return list[*api.JoinToken](v, tokenTable, idIndex+"_prefix", "")
+}
+
+// Operator finds an operator by name.
+func (v View) Operator(name string) *api.Operator { return get[*api.Operator](v, operatorTable, name) }
+
+func (v View) Operators() []*api.Operator {
+	return list[*api.Operator](v, operatorTable, idIndex+"_prefix", "")
+}
+
 func get[T any](v View, table, id string) T {
 	var none T
 	row, err := v.txn.First(table, idIndex, id)
