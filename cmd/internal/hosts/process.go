@@ -1,0 +1,87 @@
+package hosts
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Processes are those of the host, containers' aside, whose executable has one
+// of these names (`orch` and not a path). Their numbers are the machine's, not
+// the host's.
+func (h *Host) Processes(names ...string) ([]int, error) {
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.ns.pid))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == h.ns.pid {
+			continue
+		}
+		// A process may end meanwhile: then it is none of them.
+		if in, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns/pid")); err != nil || in != own {
+			continue
+		}
+		program, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
+		if err == nil && slices.Contains(names, filepath.Base(strings.TrimSuffix(program, " (deleted)"))) {
+			all = append(all, pid)
+		}
+	}
+	return all, nil
+}
+
+// Signal sends to each of Processes(names...). That there is none is an error.
+func (h *Host) Signal(signal syscall.Signal, names ...string) error {
+	all, err := h.Processes(names...)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("no %s runs on %s", strings.Join(names, ", "), h.Name)
+	}
+	for _, pid := range all {
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("cannot signal process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// KillAll is a crash of Processes(names...).
+func (h *Host) KillAll(names ...string) error { return h.Signal(syscall.SIGKILL, names...) }
+
+// Memory is the resident memory of Processes(names...), in bytes.
+func (h *Host) Memory(names ...string) (uint64, error) {
+	all, err := h.Processes(names...)
+	if err != nil {
+		return 0, err
+	}
+	var sum uint64
+	for _, pid := range all {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			continue // it ended
+		}
+		for line := range strings.Lines(string(content)) {
+			if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+				kb, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+				if err != nil {
+					return 0, err
+				}
+				sum += kb << 10
+			}
+		}
+	}
+	return sum, nil
+}
