@@ -29,13 +29,22 @@ import (
 // Config of an agent.
 type Config struct {
 	NodeID  string
-	Name    string // of the node; "": the host's
-	Cluster string // id
-	Dir     string // data folder
-	Engine  string // host:port
+	Name    string          // of the node
+	Cluster string          // id
+	Dir     string          // data folder
+	Address string          // where other hosts reach this one, without a port
+	Engines func() []string // host:port of those that are known
 	TLS     *tls.Config
 	Version string
-	Logger  *slog.Logger
+	// Trust, if set, adds to the facts what the node knows of the CA, and
+	// Trusts has a value when that changed.
+	Trust  func(*api.NodeFacts)
+	Trusts <-chan struct{}
+	// Membership and Refused are told what the cluster says of this node, see
+	// session.Config.
+	Membership func(*api.Membership)
+	Refused    func(reason string)
+	Logger     *slog.Logger
 }
 
 // Agent runs a node's tasks.
@@ -47,9 +56,6 @@ type Agent struct {
 
 // New makes an agent; Run makes it work.
 func New(cfg Config) (*Agent, error) {
-	if cfg.Name == "" {
-		cfg.Name, _ = os.Hostname()
-	}
 	d, err := docker.New(docker.Config{Cluster: cfg.Cluster, Node: cfg.Name, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
@@ -71,25 +77,35 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { a.ports.Run(ctx) })
 	work.Go(func() { a.worker.Run(ctx) })
-	client := &http.Client{Transport: &http.Transport{
-		TLSClientConfig: a.cfg.TLS, ForceAttemptHTTP2: true,
+	transport := &http.Transport{
+		TLSClientConfig: a.cfg.TLS, ForceAttemptHTTP2: true, DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext,
 		// An engine whose host died says no goodbye.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
-	}}
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second},
+	}
+	defer transport.CloseIdleConnections()
 	return session.Run(ctx, session.Config{
-		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: client, URL: "https://" + a.cfg.Engine, Worker: a.worker,
-		Facts: a.facts, Logger: a.cfg.Logger,
+		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker,
+		Facts: a.facts, FactsChanged: a.cfg.Trusts, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
 	})
 }
 
+// dialWithin an engine that lives takes a connection.
+const dialWithin = time.Second
+
 // Bare says that nothing is left of any task here.
 func (a *Agent) Bare() bool { return a.worker.Bare() }
+
+// Evict stops all tasks, whoever wants them, and takes away what they leave.
+func (a *Agent) Evict() { a.worker.Assign(&api.Assignments{Full: true}) }
 
 func (a *Agent) facts(ctx context.Context) *api.NodeFacts {
 	host, _ := os.Hostname()
 	f := &api.NodeFacts{
 		Hostname: host, Os: runtime.GOOS, Arch: runtime.GOARCH, CpusMilli: int64(runtime.NumCPU()) * 1000, Version: a.cfg.Version,
-		Runtimes: a.worker.Facts(ctx), Address: "127.0.0.1",
+		Runtimes: a.worker.Facts(ctx), Address: a.cfg.Address,
+	}
+	if a.cfg.Trust != nil {
+		a.cfg.Trust(f)
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {

@@ -1,7 +1,7 @@
 // Package session keeps an agent in touch with the engine that leads: it
 // says hello, takes assignments, reports statuses and sends heartbeats, and
-// begins anew, with a growing pause, whenever the connection ends. Tasks
-// don't notice.
+// begins anew, with a growing pause, whenever the connection ends or falls
+// silent. Any engine it knows tells it which one leads. Tasks don't notice.
 package session
 
 import (
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
 	"orch/engine/api/apiconnect"
@@ -33,32 +34,45 @@ type Worker interface {
 // Config of a session.
 type Config struct {
 	NodeID, Name string
-	Client       *http.Client // with the agent's certificate, HTTP/2
-	URL          string       // of the engine
+	Client       *http.Client    // with the agent's certificate, HTTP/2
+	Engines      func() []string // host:port of those that are known
 	Worker       Worker
 	Facts        func(context.Context) *api.NodeFacts
-	Logger       *slog.Logger
+	// FactsChanged, if set, has a value when Facts should be asked at once.
+	FactsChanged <-chan struct{}
+	// Membership, if set, is told what the engine says of the cluster.
+	Membership func(*api.Membership)
+	// Refused, if set, is told why the cluster doesn't want this node, see
+	// api.ReasonHeader.
+	Refused func(reason string)
+	Logger  *slog.Logger
 }
 
 const (
 	firstPause = 50 * time.Millisecond
 	mostPause  = 2 * time.Second
 
-	welcomeWithin = 10 * time.Second
+	// welcomeWithin an engine has to answer: one whose host is cut off never
+	// does.
+	welcomeWithin = 3 * time.Second
 )
 
 // Run keeps a session until ctx ends.
 func Run(ctx context.Context, c Config) error {
-	s := &keeper{Config: c, client: apiconnect.NewAgentServiceClient(c.Client, c.URL, connect.WithGRPC())}
+	s := &keeper{Config: c}
 	pause, said := firstPause, ""
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := s.once(ctx)
+		err := s.once(ctx, s.next())
 		if ctx.Err() != nil {
 			break
 		}
 		if time.Since(began) > mostPause {
 			pause = firstPause
+		}
+		s.learn(err)
+		if s.leader != "" && !s.hinted {
+			continue // now it is known whom to ask
 		}
 		// A reason that stays is told once.
 		level := slog.LevelDebug
@@ -79,23 +93,62 @@ func Run(ctx context.Context, c Config) error {
 
 type keeper struct {
 	Config
-	client apiconnect.AgentServiceClient
+	client apiconnect.AgentServiceClient // of the engine that is asked
+	leader string                        // said to lead; empty: unknown
+	turn   int                           // of the engines, when none is said to lead
+	asked  string                        // last
+	hinted bool                          // asked because it was said to lead
 }
 
-func (s *keeper) once(ctx context.Context) error {
+// next is the engine to ask: the one that is said to lead, else one after
+// the other.
+func (s *keeper) next() string {
+	address := s.leader
+	s.leader, s.hinted = "", address != ""
+	if address == "" {
+		if all := s.Engines(); len(all) > 0 {
+			address = all[s.turn%len(all)]
+			s.turn++
+		}
+	}
+	s.asked = address
+	return address
+}
+
+// learn takes from an engine's error what it says of the cluster.
+func (s *keeper) learn(err error) {
+	var refused *connect.Error
+	if !errors.As(err, &refused) {
+		return
+	}
+	if leader := refused.Meta().Get(api.LeaderHeader); leader != s.asked {
+		s.leader = leader
+	}
+	if reason := refused.Meta().Get(api.ReasonHeader); reason != "" && s.Refused != nil {
+		s.Refused(reason)
+	}
+}
+
+func (s *keeper) once(ctx context.Context, engine string) error {
+	if engine == "" {
+		return errors.New("no engine's address is known")
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.client = apiconnect.NewAgentServiceClient(s.Client, "https://"+engine, connect.WithGRPC())
 	stream := s.client.Session(ctx)
 	// A context alone ends no call whose request is still being written.
 	context.AfterFunc(ctx, func() {
 		_ = stream.CloseRequest()
 		_ = stream.CloseResponse()
 	})
-	hello := &api.Hello{NodeId: s.NodeID, Name: s.Name, Facts: s.Facts(ctx), Running: s.Worker.All()}
+	facts := s.Facts(ctx)
+	hello := &api.Hello{NodeId: s.NodeID, Name: s.Name, Facts: facts, Running: s.Worker.All()}
+	late := time.AfterFunc(welcomeWithin, cancel)
 	if err := stream.Send(&api.AgentMessage{Kind: &api.AgentMessage_Hello{Hello: hello}}); err != nil {
+		late.Stop()
 		return end(stream, err)
 	}
-	late := time.AfterFunc(welcomeWithin, cancel)
 	first, err := stream.Receive()
 	if !late.Stop() {
 		return fmt.Errorf("the engine did not answer a hello within %s", welcomeWithin)
@@ -110,10 +163,20 @@ func (s *keeper) once(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
+	every := welcome.Heartbeat.AsDuration()
+	silence := time.AfterFunc(silent(every), cancel)
+	defer silence.Stop()
 	received := make(chan error, 1)
-	work.Go(func() { received <- s.receive(ctx, stream, &work) })
-	return s.send(ctx, stream, welcome.Heartbeat.AsDuration(), received)
+	work.Go(func() { received <- s.receive(ctx, stream, &work, func() { silence.Reset(silent(every)) }) })
+	err = s.send(ctx, stream, every, facts, received)
+	if ctx.Err() != nil {
+		err = errors.New("the engine fell silent")
+	}
+	return err
 }
+
+// silent is how long an engine may say nothing.
+func silent(heartbeat time.Duration) time.Duration { return 2*heartbeat + 200*time.Millisecond }
 
 // end gets the server's reason for a failed send.
 func end(stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], err error) error {
@@ -126,12 +189,11 @@ func end(stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage
 // factsEvery often the agent looks whether its runtimes can be used.
 const factsEvery = 10 * time.Second
 
-func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, received <-chan error) error {
+func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error) error {
 	beat := time.NewTimer(every)
 	defer beat.Stop()
-	facts := time.NewTicker(factsEvery)
-	defer facts.Stop()
-	known := ""
+	look := time.NewTicker(factsEvery)
+	defer look.Stop()
 	for {
 		var m *api.AgentMessage
 		select {
@@ -143,15 +205,10 @@ func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[a
 			m = &api.AgentMessage{Kind: &api.AgentMessage_Heartbeat{Heartbeat: &api.Heartbeat{}}}
 			// Jitter keeps thousands of agents from speaking at once.
 			beat.Reset(every - every/10 + rand.N(every/5))
-		case <-facts.C:
-			f := s.Facts(ctx)
-			now := runtimes(f)
-			if known != "" && known != now {
-				m = &api.AgentMessage{Kind: &api.AgentMessage_Facts{Facts: f}}
-			}
-			if known = now; m == nil {
-				continue
-			}
+		case <-look.C:
+			m = s.facts(ctx, &known)
+		case <-s.FactsChanged:
+			m = s.facts(ctx, &known)
 		case <-s.Worker.Changed():
 			statuses := s.Worker.Statuses()
 			if len(statuses) == 0 {
@@ -159,28 +216,38 @@ func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[a
 			}
 			m = &api.AgentMessage{Kind: &api.AgentMessage_Report{Report: &api.ReportStatus{Statuses: statuses}}}
 		}
+		if m == nil {
+			continue
+		}
 		if err := stream.Send(m); err != nil {
 			return end(stream, err)
 		}
 	}
 }
 
-func runtimes(f *api.NodeFacts) string {
-	text := "known:"
-	for _, r := range f.Runtimes {
-		text += r.Name + "=" + r.Version + "!" + r.Error + ";"
+// facts is a message with what has changed of them; nil if nothing has.
+func (s *keeper) facts(ctx context.Context, known **api.NodeFacts) *api.AgentMessage {
+	now := s.Facts(ctx)
+	if proto.Equal(now, *known) {
+		return nil
 	}
-	return text
+	*known = now
+	return &api.AgentMessage{Kind: &api.AgentMessage_Facts{Facts: now}}
 }
 
-func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], work *sync.WaitGroup) error {
+func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], work *sync.WaitGroup, heard func()) error {
 	logs := map[string]context.CancelFunc{}
 	for {
 		m, err := stream.Receive()
 		if err != nil {
 			return err
 		}
+		heard()
 		switch k := m.Kind.(type) {
+		case *api.EngineMessage_Membership:
+			if s.Membership != nil {
+				s.Membership(k.Membership)
+			}
 		case *api.EngineMessage_Assignments:
 			s.Worker.Assign(k.Assignments)
 		case *api.EngineMessage_Logs:

@@ -114,7 +114,8 @@ func begin(t *testing.T) *rig {
 	done := make(chan error, 1)
 	go func() {
 		done <- session.Run(ctx, session.Config{
-			NodeID: "n1", Name: "one", Client: &http.Client{Transport: tr}, URL: server.URL, Worker: r.w,
+			NodeID: "n1", Name: "one", Client: &http.Client{Transport: tr}, Engines: func() []string { return []string{server.Listener.Addr().String()} },
+			Worker: r.w,
 			Facts:  func(context.Context) *api.NodeFacts { return &api.NodeFacts{Hostname: "h"} },
 			Logger: slog.New(slog.DiscardHandler),
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"orch/engine/api"
 	"orch/engine/api/apiconnect"
 	"orch/engine/ca"
+	"orch/engine/folder"
 )
 
 const (
@@ -28,32 +30,36 @@ const (
 // agents that speak the real protocol and whose tasks run at once.
 func (b *bench) scale(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	e, err := engine.Open(engine.Config{Dir: filepath.Join(b.dir, "scale"), Evaluator: fixed{}, Logger: slog.New(slog.DiscardHandler)})
+	e, done, err := founded(ctx, filepath.Join(b.dir, "scale"))
 	if err != nil {
 		cancel()
 		return err
 	}
-	defer e.Close()
+	defer done()
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
 	work.Go(func() { _ = e.Run(ctx) })
 	<-e.Ready()
+	client, closed := operatorOf(e)
+	defer closed()
 	for i := range simulated {
-		if err := simulate(ctx, e, i, &work); err != nil {
+		if err := simulate(ctx, e, client, i, &work); err != nil {
 			return err
 		}
-	}
-	client, err := operatorOf(e)
-	if err != nil {
-		return err
 	}
 	for {
 		nodes, err := client.ListNodes(ctx, connect.NewRequest(&api.ListNodesRequest{}))
 		if err != nil {
 			return err
 		}
-		if len(nodes.Msg.Nodes) == simulated {
+		up := 0
+		for _, n := range nodes.Msg.Nodes {
+			if n.Status == "up" {
+				up++
+			}
+		}
+		if up == simulated {
 			break
 		}
 		pause(ctx)
@@ -69,6 +75,34 @@ func (b *bench) scale(ctx context.Context) error {
 		note: fmt.Sprintf("%.0f tasks/s, %d log entries, %d bytes of log a task", replicas/took.Seconds(), after-before, (grown-size)/replicas),
 	})
 	return nil
+}
+
+// founded is an engine of a new cluster.
+func founded(ctx context.Context, dir string) (e *engine.Engine, done func(), err error) {
+	f, err := folder.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if err := engine.Found(f, "bench", "bench", ""); err != nil {
+		return nil, nil, err
+	}
+	w, err := ca.NewWallet(f.Credentials())
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err = engine.Open(ctx, engine.Config{Folder: f, Wallet: w, Evaluator: fixed{}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, nil, err
+	}
+	return e, func() {
+		e.Close()
+		f.Close()
+	}, nil
 }
 
 func pause(ctx context.Context) {
@@ -116,30 +150,36 @@ func (fixed) Evaluate(context.Context, *api.Bundle, string) (*api.StackSpec, []s
 	}}}, nil, nil
 }
 
-func clientOf(e *engine.Engine, role ca.Role, id string) (*http.Client, error) {
-	creds, err := e.Issue(role, id)
-	if err != nil {
-		return nil, err
-	}
-	config, err := creds.ClientTLS(ca.ProtoHTTP)
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}}, err
+// operatorOf asks an engine as its own host may.
+func operatorOf(e *engine.Engine) (apiconnect.ClusterServiceClient, func()) {
+	server := httptest.NewServer(e.Local("bench"))
+	return apiconnect.NewClusterServiceClient(server.Client(), server.URL), server.Close
 }
 
-func operatorOf(e *engine.Engine) (apiconnect.ClusterServiceClient, error) {
-	h, err := clientOf(e, ca.Operator, "bench")
-	return apiconnect.NewClusterServiceClient(h, "https://"+e.Address(), connect.WithGRPC()), err
-}
-
-// simulate starts an agent whose worker only says that its tasks run.
-func simulate(ctx context.Context, e *engine.Engine, i int, work *sync.WaitGroup) error {
+// simulate joins an agent whose worker only says that its tasks run.
+func simulate(ctx context.Context, e *engine.Engine, client apiconnect.ClusterServiceClient, i int, work *sync.WaitGroup) error {
 	id := fmt.Sprintf("node-%04d", i)
-	h, err := clientOf(e, ca.Agent, id)
+	key, err := ca.NewKey()
 	if err != nil {
 		return err
 	}
+	csr, err := ca.Request(key)
+	if err != nil {
+		return err
+	}
+	r, err := client.Admit(ctx, connect.NewRequest(&api.AdmitRequest{Csr: csr, NodeId: id, Name: id, Role: string(ca.Agent)}))
+	if err != nil {
+		return err
+	}
+	m := r.Msg
+	w, err := ca.NewWallet(ca.Credentials{Key: key, Certificate: m.Certificate, Roots: m.Roots})
+	if err != nil {
+		return err
+	}
+	h := &http.Client{Transport: &http.Transport{TLSClientConfig: w.Client(ca.ProtoHTTP), ForceAttemptHTTP2: true}}
 	work.Go(func() {
 		_ = session.Run(ctx, session.Config{
-			NodeID: id, Name: id, Client: h, URL: "https://" + e.Address(), Worker: &worker{changed: make(chan struct{}, 1)}, Logger: slog.New(slog.DiscardHandler),
+			NodeID: id, Name: id, Client: h, Engines: func() []string { return []string{e.Address()} }, Worker: &worker{changed: make(chan struct{}, 1)}, Logger: slog.New(slog.DiscardHandler),
 			Facts: func(context.Context) *api.NodeFacts {
 				return &api.NodeFacts{Hostname: id, CpusMilli: 64_000, Memory: 64 << 30, Runtimes: []*api.RuntimeFacts{{Name: "process"}}}
 			},

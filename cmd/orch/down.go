@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+
+	"orch/engine/api"
 )
 
 func downCommand() *cobra.Command {
@@ -22,20 +26,27 @@ left running.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			client, t, err := connectCluster(ctx)
+			if name, err := currentContext(); err != nil || name != "" {
+				return errors.Join(err, fmt.Errorf("`orch down` ends the cluster of this machine, and context %q is another: `orch context use local` first, or `orch stack rm` there", name))
+			}
+			client, host, err := connectLocal(ctx)
 			if errors.Is(err, errNoCluster) {
 				return downKilled(cmd)
 			}
 			if err != nil {
 				return err
 			}
+			nodes, err := client.ListNodes(ctx, connect.NewRequest(&api.ListNodesRequest{}))
+			if err != nil {
+				return err
+			}
+			if n := len(nodes.Msg.Nodes); n > 1 {
+				return fmt.Errorf("this cluster has %d nodes: `orch stack rm` takes a stack away, `orch cluster leave` this host", n)
+			}
 			if err := stopStacks(ctx, client); err != nil {
 				return err
 			}
-			if err := syscall.Kill(t.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("cannot end the cluster's process %d: %w", t.PID, err)
-			}
-			return gone(ctx)
+			return stopDaemon(ctx, int(host.Pid))
 		},
 	}
 }
@@ -46,7 +57,8 @@ func downKilled(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(targetPath(dir)); err != nil {
+	// A daemon that ended in order took its socket away, see gone.
+	if _, err := os.Stat(filepath.Join(dir, socketName)); err != nil {
 		return errNoCluster
 	}
 	l, err := startLocal(cmd.Context(), "", nil)
@@ -57,7 +69,15 @@ func downKilled(cmd *cobra.Command) error {
 	if err := l.stopAll(cmd, l.client); err != nil {
 		return err
 	}
-	return forgetTarget()
+	return forgetSocket()
+}
+
+// stopDaemon ends this machine's daemon.
+func stopDaemon(ctx context.Context, pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("cannot end orch's process %d: %w", pid, err)
+	}
+	return gone(ctx)
 }
 
 // gone waits until the cluster's process has ended, and forgets how it was
@@ -66,15 +86,15 @@ func gone(ctx context.Context) error {
 	if err := untilFree(ctx); err != nil {
 		return err
 	}
-	return forgetTarget()
+	return forgetSocket()
 }
 
-func forgetTarget() error {
+func forgetSocket() error {
 	dir, err := home()
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(targetPath(dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, socketName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot tidy up: %w", err)
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 func listing[T proto.Message](cmd *cobra.Command, fetch func(context.Context, clusterClient, []string) ([]T, error), rows func([]T) *table) *cobra.Command {
 	var output string
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		client, _, err := connectCluster(cmd.Context())
+		client, err := connectCluster(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -32,7 +32,7 @@ func listing[T proto.Message](cmd *cobra.Command, fetch func(context.Context, cl
 // asking makes RunE of a command that needs the cluster.
 func asking(do func(cmd *cobra.Command, client clusterClient, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		client, _, err := connectCluster(cmd.Context())
+		client, err := connectCluster(cmd.Context())
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ func logsCommand() *cobra.Command {
 }
 
 func (o *logOptions) print(cmd *cobra.Command, what string) error {
-	client, _, err := connectCluster(cmd.Context())
+	client, err := connectCluster(cmd.Context())
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +29,7 @@ waits for, and for how long; -o wide adds until when, and its place.`,
 }
 
 func listTasks(cmd *cobra.Command, ask *api.ListTasksRequest, output string) error {
-	client, _, err := connectCluster(cmd.Context())
+	client, err := connectCluster(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -123,7 +122,7 @@ func eventsCommand() *cobra.Command {
 		Long: `Print the newest events of the cluster (4096 are remembered since the engine
 began), then, with -f, those that come.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, _, err := connectCluster(cmd.Context())
+			client, err := connectCluster(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -160,71 +159,4 @@ began), then, with -f, those that come.`,
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	outputFlag(cmd, &output)
 	return cmd
-}
-
-func nodeCommand() *cobra.Command {
-	node := &cobra.Command{Use: "node", Short: "Look at nodes"}
-	node.AddCommand(nodeLs())
-	return node
-}
-
-func nodeLs() *cobra.Command {
-	leader := ""
-	return listing(&cobra.Command{Use: "ls", Short: "List nodes", Args: exactly()},
-		func(ctx context.Context, client clusterClient, _ []string) ([]*api.Node, error) {
-			r, err := client.ListNodes(ctx, connect.NewRequest(&api.ListNodesRequest{}))
-			if err != nil {
-				return nil, err
-			}
-			leader = r.Msg.Leader
-			return r.Msg.Nodes, nil
-		},
-		func(all []*api.Node) *table {
-			t := &table{header: []string{"NAME", "ROLE", "STATUS", "AVAILABILITY", "FOR", "RUNTIMES", "CPUS", "MEMORY", "ID", "VERSION"}, wide: 6}
-			for _, n := range all {
-				role := n.Role
-				if n.Id == leader {
-					role += " (leader)"
-				}
-				t.add(n.Name, role, n.Status, n.Availability, ago(n.StatusSince), runtimes(n), fmt.Sprintf("%g", float64(n.Facts.GetCpusMilli())/1000),
-					fmt.Sprintf("%d MiB", n.Facts.GetMemory()>>20), n.Id, n.Facts.GetVersion())
-			}
-			return t
-		})
-}
-
-func runtimes(n *api.Node) string {
-	var all []string
-	for _, rt := range n.Facts.GetRuntimes() {
-		text := rt.Name
-		if rt.Error != "" {
-			text += " (" + rt.Error + ")"
-		} else if rt.Version != "" {
-			text += " " + rt.Version
-		}
-		all = append(all, text)
-	}
-	return strings.Join(all, ", ")
-}
-
-func clusterCommand() *cobra.Command {
-	cluster := &cobra.Command{Use: "cluster", Short: "Look at the cluster"}
-	cluster.AddCommand(&cobra.Command{
-		Use: "info", Short: "Say which cluster runs here", Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, t, err := connectCluster(cmd.Context())
-			if err != nil {
-				return err
-			}
-			r, err := client.Info(cmd.Context(), connect.NewRequest(&api.InfoRequest{}))
-			if err != nil {
-				return err
-			}
-			m := r.Msg
-			fmt.Fprintf(cmd.OutOrStdout(), "cluster  %s (%s)\nengine   %s at %s, process %d\nleader   %s\nindex    %d\n",
-				m.Cluster.GetName(), m.Cluster.GetId(), m.Version, t.Address, m.Pid, m.Leader, m.AppliedIndex)
-			return nil
-		},
-	})
-	return cluster
 }

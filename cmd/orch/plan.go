@@ -30,7 +30,7 @@ everything is new. Exit code 0: nothing would change; 3: something would.`,
 				return err
 			}
 			plan := &api.Plan{Stack: r.Spec.Name, Changes: spec.Changes(nil, r.Spec)}
-			client, _, err := connectCluster(cmd.Context())
+			client, err := connectCluster(cmd.Context())
 			switch {
 			case err == nil:
 				res, err := client.Plan(cmd.Context(), connect.NewRequest(&api.PlanRequest{Bundle: r.Bundle, ParamsJson: r.ParamsJSON}))

@@ -152,10 +152,10 @@ func (o *runOptions) run(cmd *cobra.Command, path string) error {
 	}
 	ctx := cmd.Context()
 	var own *local
-	client, _, err := connectCluster(ctx)
+	client, err := connectCluster(ctx)
 	if errors.Is(err, errNoCluster) {
 		if o.detach {
-			client, err = startDaemon(ctx)
+			client, err = detached(ctx)
 		} else if own, err = startLocal(ctx, "", nil); err == nil {
 			defer own.Close()
 			client = own.client
@@ -175,6 +175,19 @@ func (o *runOptions) run(cmd *cobra.Command, path string) error {
 		err = stopErr
 	}
 	return err
+}
+
+// detached starts a cluster of one in the background.
+func detached(ctx context.Context) (clusterClient, error) {
+	dir, err := home()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := startDaemon(ctx, dir, "engine"); err != nil {
+		return nil, err
+	}
+	client, _ := socketClients(dir)
+	return client, nil
 }
 
 // deploy applies the bundle and watches until it has converged.
@@ -308,7 +321,7 @@ func (l *local) stopAll(cmd *cobra.Command, client clusterClient) error {
 	if err := stopStacks(ctx, client); err != nil {
 		return err
 	}
-	l.bare(ctx)
+	l.bareNow(ctx)
 	if ctx.Err() != nil {
 		return fmt.Errorf("tasks still run after %s; `orch down` tries again", stopWithin)
 	}

@@ -1,11 +1,13 @@
 package ca
 
 import (
-	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net/http"
+	"fmt"
+	"sync"
+	"time"
 )
 
 // Protocols that share the TLS port, told apart by ALPN.
@@ -14,72 +16,221 @@ const (
 	ProtoRaft = "orch-raft"
 )
 
-// ServerTLS is for an engine's port: it demands a certificate of this CA.
-func (c Credentials) ServerTLS() (*tls.Config, error) {
-	pair, pool, err := c.parse()
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, NextProtos: []string{ProtoHTTP, ProtoRaft},
-	}, nil
+// Credentials are what a node or an operator shows, and whom it trusts. All
+// certificates are DER.
+type Credentials struct {
+	Key         *ecdsa.PrivateKey
+	Certificate []byte // nil: none yet
+	Roots       [][]byte
+	Bridges     [][]byte
 }
 
-// ClientTLS is for reaching an engine with one of the protocols.
-func (c Credentials) ClientTLS(proto string) (*tls.Config, error) {
-	pair, pool, err := c.parse()
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
-		RootCAs: pool, ServerName: ServerName, NextProtos: []string{proto},
-	}, nil
+// Wallet holds the credentials that connections use from now on; they can be
+// replaced at any time. All methods are safe for concurrent use.
+type Wallet struct {
+	mu    sync.RWMutex
+	creds Credentials
+	pair  tls.Certificate
+	leaf  *x509.Certificate
+	roots *x509.CertPool
+	known map[string]bool // certificates (raw) that led to a root, ended or not
 }
 
-func (c Credentials) parse() (tls.Certificate, *x509.CertPool, error) {
-	pair, err := tls.X509KeyPair(c.Cert, c.Key)
-	if err != nil {
-		return pair, nil, err
+// NewWallet makes a wallet with credentials.
+func NewWallet(c Credentials) (*Wallet, error) {
+	w := &Wallet{}
+	return w, w.Set(c)
+}
+
+// Set replaces the credentials. On an error the old ones stay.
+func (w *Wallet) Set(c Credentials) error {
+	roots := x509.NewCertPool()
+	for _, der := range c.Roots {
+		root, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("the CA's certificate can't be read: %w", err)
+		}
+		roots.AddCert(root)
 	}
+	var pair tls.Certificate
+	var leaf *x509.Certificate
+	if c.Certificate != nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(c.Certificate); err != nil {
+			return fmt.Errorf("the certificate can't be read: %w", err)
+		}
+		if c.Key == nil || !c.Key.PublicKey.Equal(leaf.PublicKey) {
+			return errors.New("the certificate is not that of the key")
+		}
+		pair = tls.Certificate{PrivateKey: c.Key, Leaf: leaf, Certificate: [][]byte{c.Certificate}}
+		// Peers that trust another root of this cluster find the way.
+		pair.Certificate = append(append(pair.Certificate, c.Bridges...), c.Roots...)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.creds, w.pair, w.leaf, w.roots, w.known = c, pair, leaf, roots, map[string]bool{}
+	return nil
+}
+
+// Credentials are those in use.
+func (w *Wallet) Credentials() Credentials {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.creds
+}
+
+// Leaf is the certificate in use; nil where there is none.
+func (w *Wallet) Leaf() *x509.Certificate {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.leaf
+}
+
+// Server is the configuration of an engine's port. It lets everybody in:
+// Identify says who it is.
+func (w *Wallet) Server() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
+		NextProtos: []string{ProtoHTTP, ProtoRaft},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			w.mu.RLock()
+			defer w.mu.RUnlock()
+			return &w.pair, nil
+		},
+	}
+}
+
+// Client is the configuration for reaching an engine of the cluster with one
+// of the protocols, whatever its address.
+func (w *Wallet) Client(proto string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: ServerName, NextProtos: []string{proto},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			w.mu.RLock()
+			defer w.mu.RUnlock()
+			return &w.pair, nil
+		},
+		InsecureSkipVerify: true, // VerifyConnection does it, with the roots of now
+		VerifyConnection: func(s tls.ConnectionState) error {
+			w.mu.RLock()
+			defer w.mu.RUnlock()
+			return verifyServer(s.PeerCertificates, w.roots)
+		},
+	}
+}
+
+func verifyServer(chain []*x509.Certificate, roots *x509.CertPool) error {
+	if len(chain) == 0 {
+		return errors.New("the engine shows no certificate")
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between(chain), DNSName: ServerName, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return errors.New("its certificate is of another cluster")
+	}
+	return err
+}
+
+func between(chain []*x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(c.CA) {
-		return pair, nil, errors.New("the CA's certificate can't be read")
+	for _, c := range chain[1:] {
+		pool.AddCert(c)
 	}
-	return pair, pool, nil
+	return pool
+}
+
+// JoinClient is the configuration for reaching an engine of the cluster whose
+// CA has the digest, before one has any credentials.
+func JoinClient(digest string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: ServerName, NextProtos: []string{ProtoHTTP},
+		InsecureSkipVerify: true, // VerifyConnection does it, with the pinned root
+		VerifyConnection: func(s tls.ConnectionState) error {
+			roots := x509.NewCertPool()
+			for _, c := range s.PeerCertificates {
+				if c.IsCA && Digest(c.Raw) == digest {
+					roots.AddCert(c)
+				}
+			}
+			return verifyServer(s.PeerCertificates, roots)
+		},
+	}
 }
 
 // Identity is who is at the other end of a connection.
 type Identity struct {
-	Role Role
-	ID   string
+	Role   Role   // of the certificate
+	ID     string // node id, or operator's name
+	Level  string // operators: admin | deploy | view
+	Key    string // digest of the public key, which it has proven to have
+	Issued time.Time
+	// Verified says that the certificate is of a trusted CA and valid now. One
+	// that isn't proves no more than the key.
+	Verified bool
+	// Local says that it came over the socket of this host.
+	Local bool
 }
 
-// Identify reads it from a connection that was verified.
-func Identify(s *tls.ConnectionState) Identity {
-	if s == nil || len(s.VerifiedChains) == 0 {
+// Identify reads who is at the other end; the zero Identity where nobody
+// showed a certificate.
+func (w *Wallet) Identify(s *tls.ConnectionState) Identity {
+	if s == nil || len(s.PeerCertificates) == 0 {
 		return Identity{}
 	}
-	subject := s.PeerCertificates[0].Subject
-	id := Identity{ID: subject.CommonName}
-	if len(subject.Organization) == 1 {
-		id.Role = Role(subject.Organization[0])
+	leaf := s.PeerCertificates[0]
+	id := Identity{ID: leaf.Subject.CommonName, Issued: leaf.NotBefore.Add(Backdated)}
+	if len(leaf.Subject.Organization) == 1 {
+		id.Role = Role(leaf.Subject.Organization[0])
 	}
+	if len(leaf.Subject.OrganizationalUnit) == 1 {
+		id.Level = leaf.Subject.OrganizationalUnit[0]
+	}
+	id.Key, _ = KeyDigest(leaf.PublicKey)
+	now := time.Now()
+	id.Verified = w.leads(s.PeerCertificates) && now.After(leaf.NotBefore) && now.Before(leaf.NotAfter)
 	return id
 }
 
-type identityKey struct{}
+// mostKnown bounds how many certificates are remembered.
+const mostKnown = 4096
 
-// Middleware lets handlers ask From who calls.
-func Middleware(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, Identify(r.TLS))))
+// leads says whether a chain led to a root while its certificate was valid.
+func (w *Wallet) leads(chain []*x509.Certificate) bool {
+	w.mu.RLock()
+	leads, known := w.known[string(chain[0].Raw)]
+	roots := w.roots
+	w.mu.RUnlock()
+	if known {
+		return leads
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		CurrentTime: chain[0].NotAfter, // whether it is valid now is asked each time
 	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.roots == roots {
+		if len(w.known) >= mostKnown {
+			w.known = map[string]bool{}
+		}
+		w.known[string(chain[0].Raw)] = err == nil
+	}
+	return err == nil
 }
 
-// From is who calls; the zero Identity if nobody is known.
-func From(ctx context.Context) Identity {
-	id, _ := ctx.Value(identityKey{}).(Identity)
-	return id
+// Issuer is the digest of the root that signed a certificate; empty where
+// it was none of the roots.
+func Issuer(certificate []byte, roots [][]byte) string {
+	cert, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return ""
+	}
+	for _, der := range roots {
+		if root, err := x509.ParseCertificate(der); err == nil && cert.CheckSignatureFrom(root) == nil {
+			return Digest(der)
+		}
+	}
+	return ""
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -40,10 +41,12 @@ type Opener func(name string, sealed []byte) ([]byte, error)
 
 // Dispatcher implements the AgentService of the leader.
 type Dispatcher struct {
-	Store  Store
-	Watch  func() Watcher
-	Open   Opener
-	Logger *slog.Logger
+	Store Store
+	Watch func() Watcher
+	Open  Opener
+	// Membership, if set, is what a node is told of the cluster.
+	Membership func(v state.View, node string) *api.Membership
+	Logger     *slog.Logger
 
 	mu       sync.Mutex
 	sessions map[string]*session  // by node id
@@ -104,16 +107,34 @@ func (d *Dispatcher) stop() {
 	}
 }
 
-// notify wakes the sessions of the nodes whose tasks changed.
+// membership is what the node is told of the cluster; nil: nothing.
+func (d *Dispatcher) membership(node string) *api.Membership {
+	if d.Membership == nil {
+		return nil
+	}
+	return d.Membership(d.Store.View(), node)
+}
+
+// notify wakes the sessions of the nodes whose tasks changed, and all where
+// the engines or the CA did.
 func (d *Dispatcher) notify(changes []state.Change, all bool) {
 	nodes := map[string]bool{}
 	for _, c := range changes {
 		for _, delta := range c.Deltas {
 			for _, row := range []any{delta.Before, delta.After} {
-				if t, ok := row.(*api.Task); ok && t != nil {
-					nodes[t.NodeId] = true
+				switch row := row.(type) {
+				case *api.Task:
+					nodes[row.GetNodeId()] = true
+				case *api.Node:
+					nodes[row.GetId()] = true
+					if after, ok := delta.After.(*api.Node); !ok || after == nil {
+						d.dismiss(row.GetId())
+					}
+				case *api.Cluster:
+					all = true
 				}
 			}
+			all = all || engineMoved(delta)
 		}
 	}
 	d.mu.Lock()
@@ -123,6 +144,25 @@ func (d *Dispatcher) notify(changes []state.Change, all bool) {
 			s.poke()
 		}
 	}
+}
+
+// dismiss ends the session of a node that was removed.
+func (d *Dispatcher) dismiss(node string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.sessions[node]; s != nil {
+		s.close()
+	}
+}
+
+// engineMoved says that the list of engines changed.
+func engineMoved(d state.Delta) bool {
+	before, _ := d.Before.(*api.Node)
+	after, _ := d.After.(*api.Node)
+	if before == nil && after == nil {
+		return false
+	}
+	return before.GetRole() != after.GetRole() || before.GetEngineAddress() != after.GetEngineAddress()
 }
 
 // Session implements api.AgentService.
@@ -136,7 +176,7 @@ func (d *Dispatcher) Session(ctx context.Context, stream *connect.BidiStream[api
 	switch {
 	case hello.GetNodeId() == "":
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("a session begins with a hello"))
-	case who.Role != ca.Agent || who.ID != hello.NodeId:
+	case !who.Verified || who.Role == ca.Operator || who.ID != hello.NodeId:
 		return connect.NewError(connect.CodePermissionDenied, errors.New("the certificate is not that of this node"))
 	}
 	s, err := d.begin(ctx, hello)
@@ -187,16 +227,13 @@ func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) 
 
 // enlist puts the node's row right: it is up, and this is what it is.
 func (d *Dispatcher) enlist(ctx context.Context, h *api.Hello) error {
-	now := timestamppb.Now()
-	c := &api.Command{Time: now, Version: state.CommandSet}
-	if d.Store.View().Node(h.NodeId) == nil {
-		c.Kind = &api.Command_PutNode{PutNode: &api.Node{
-			Id: h.NodeId, Name: h.Name, Role: "engine", Availability: "active", Status: "up", StatusSince: now, Facts: h.Facts, CreatedAt: now,
-		}}
-	} else {
-		c.Kind = &api.Command_SetNode{SetNode: &api.SetNode{Id: h.NodeId, Status: "up", Facts: h.Facts}}
+	if n := d.Store.View().Node(h.NodeId); n != nil && n.Status == "up" && proto.Equal(n.Facts, h.Facts) {
+		return nil
 	}
-	_, err := d.Store.Propose(ctx, c)
+	_, err := d.Store.Propose(ctx, &api.Command{
+		Time: timestamppb.Now(), Version: state.CommandSet,
+		Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: h.NodeId, Status: "up", Facts: h.Facts}},
+	})
 	return err
 }
 
@@ -238,7 +275,10 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMes
 func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiStream[api.AgentMessage, api.EngineMessage], received <-chan error, heard <-chan struct{}) error {
 	silence := time.NewTimer(downAfter)
 	defer silence.Stop()
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
 	sent := sentTasks{}
+	var said *api.Membership
 	for {
 		select {
 		case <-ctx.Done():
@@ -251,7 +291,17 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 			silence.Reset(downAfter)
 		case <-silence.C:
 			return connect.NewError(connect.CodeDeadlineExceeded, errors.New("no heartbeat"))
+		case <-beat.C:
+			if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Heartbeat{Heartbeat: &api.Heartbeat{}}}); err != nil {
+				return err
+			}
 		case <-s.wake:
+			if m := d.membership(s.node); m != nil && !proto.Equal(m, said) {
+				if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Membership{Membership: m}}); err != nil {
+					return err
+				}
+				said = m
+			}
 			if m := sent.update(d.Store.View(), s.node, d.Open, d.Logger); m != nil {
 				if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Assignments{Assignments: m}}); err != nil {
 					return err

@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
-	"orch/engine/api/apiconnect"
-	"orch/engine/ca"
+	"orch/engine/enroll"
 	"orch/engine/seal"
 	"orch/engine/state"
 	"orch/engine/status"
@@ -41,10 +41,15 @@ type LogSource interface {
 	Logs(ctx context.Context, byNode map[string][]string, ask *api.LogRequest, emit func(*api.LogBatch) error) error
 }
 
-// Server implements api.ClusterService.
-type Server struct {
-	apiconnect.UnimplementedClusterServiceHandler
+// Engines are the cluster's, as this engine knows them.
+type Engines interface {
+	Engines() []*api.EngineStatus
+	MayLeave(node string) error
+}
 
+// Server implements api.ClusterService. Who may call what is checked before
+// a request comes here, by package access.
+type Server struct {
 	Store     Store
 	Watch     func() Watcher
 	Evaluator Evaluator
@@ -52,14 +57,9 @@ type Server struct {
 	Key       seal.Key
 	History   *Ring
 	Version   string
-}
-
-// only lets operators in.
-func only(ctx context.Context) error {
-	if ca.From(ctx).Role != ca.Operator {
-		return connect.NewError(connect.CodePermissionDenied, errors.New("this needs an operator's certificate"))
-	}
-	return nil
+	Desk      *enroll.Desk
+	Engines   Engines
+	NodeID    string // of the engine that answers
 }
 
 // propose commits a command and gives refusals the code that tells a client
@@ -88,27 +88,23 @@ func notFound(kind, name string) error {
 func quoted(s string) string { return "\"" + s + "\"" }
 
 func (s *Server) Info(ctx context.Context, _ *connect.Request[api.InfoRequest]) (*connect.Response[api.InfoResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	v := s.Store.View()
 	leader, _ := s.Store.Leader()
+	c := proto.CloneOf(v.Cluster())
+	if c != nil {
+		c.Trust, c.UnlockKey, c.Removed = nil, nil, nil
+	}
 	return connect.NewResponse(&api.InfoResponse{
-		Cluster: v.Cluster(), Leader: leader, Version: s.Version, AppliedIndex: v.Index(), Pid: int32(os.Getpid()),
+		Cluster: c, Leader: leader, Version: s.Version, AppliedIndex: v.Index(), Pid: int32(os.Getpid()),
+		Engines: s.Engines.Engines(), Trust: enroll.Progress(v), Autolock: len(v.Cluster().GetUnlockKey()) > 0, NodeId: s.NodeID,
 	}), nil
 }
 
 func (s *Server) ListStacks(ctx context.Context, _ *connect.Request[api.ListStacksRequest]) (*connect.Response[api.ListStacksResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	return connect.NewResponse(&api.ListStacksResponse{Stacks: s.stacks("")}), nil
 }
 
 func (s *Server) ListServices(ctx context.Context, r *connect.Request[api.ListServicesRequest]) (*connect.Response[api.ListServicesResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	if name := r.Msg.Stack; name != "" && s.Store.View().Stack(name) == nil {
 		return nil, notFound("stack", name)
 	}
@@ -127,9 +123,6 @@ func (s *Server) stacks(only string) []*api.StackStatus {
 }
 
 func (s *Server) ListReleases(ctx context.Context, r *connect.Request[api.ListReleasesRequest]) (*connect.Response[api.ListReleasesResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	v := s.Store.View()
 	if v.Stack(r.Msg.Stack) == nil {
 		return nil, notFound("stack", r.Msg.Stack)
@@ -143,9 +136,6 @@ func (s *Server) ListReleases(ctx context.Context, r *connect.Request[api.ListRe
 }
 
 func (s *Server) ListTasks(ctx context.Context, r *connect.Request[api.ListTasksRequest]) (*connect.Response[api.ListTasksResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	v := s.Store.View()
 	switch {
 	case r.Msg.Stack != "" && v.Stack(r.Msg.Stack) == nil:
@@ -171,17 +161,11 @@ func (s *Server) ListTasks(ctx context.Context, r *connect.Request[api.ListTasks
 }
 
 func (s *Server) ListNodes(ctx context.Context, _ *connect.Request[api.ListNodesRequest]) (*connect.Response[api.ListNodesResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	leader, _ := s.Store.Leader()
 	return connect.NewResponse(&api.ListNodesResponse{Nodes: s.Store.View().Nodes(), Leader: leader}), nil
 }
 
 func (s *Server) InspectService(ctx context.Context, r *connect.Request[api.InspectServiceRequest]) (*connect.Response[api.InspectServiceResponse], error) {
-	if err := only(ctx); err != nil {
-		return nil, err
-	}
 	v := s.Store.View()
 	svc := v.Service(r.Msg.Service)
 	if svc == nil {

@@ -1,5 +1,5 @@
-// Package seal encrypts secrets before they enter the log. The cluster's
-// data key stands in a file of the engine's folder, never in the log.
+// Package seal encrypts secrets, and the CA's key, before they enter the log.
+// The cluster's data key is known to its engines only and never in the log.
 package seal
 
 import (
@@ -7,35 +7,28 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/crypto/chacha20poly1305"
-
-	"orch/engine/durable"
 )
 
 // Key is the cluster's data key.
 type Key [32]byte
 
-// OpenKey reads the key's file, or makes one (mode 0600).
-func OpenKey(path string) (Key, error) {
+// NewKey makes a data key.
+func NewKey() Key {
 	var k Key
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if _, err := rand.Read(k[:]); err != nil {
-			return k, err
-		}
-		if err := durable.WriteFile(path, k[:], 0o600); err != nil {
-			return k, fmt.Errorf("cannot keep the data key: %w", err)
-		}
-		return k, nil
-	case err != nil:
-		return k, fmt.Errorf("cannot read the data key: %w", err)
-	case len(b) != len(k):
-		return k, fmt.Errorf("the data key %s is damaged: it has %d bytes, not %d; without it the cluster's secrets can't be read: restore it from a backup", path, len(b), len(k))
+	if _, err := rand.Read(k[:]); err != nil {
+		panic(err) // no randomness: nothing here can go on
+	}
+	return k
+}
+
+// KeyOf is the key in b, which has 32 bytes.
+func KeyOf(b []byte) (Key, error) {
+	var k Key
+	if len(b) != len(k) {
+		return k, fmt.Errorf("a data key has %d bytes, not %d", len(k), len(b))
 	}
 	copy(k[:], b)
 	return k, nil

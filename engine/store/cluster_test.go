@@ -30,16 +30,11 @@ type member struct {
 func newMember(t *testing.T, a *ca.Authority, id string) *member {
 	t.Helper()
 	m := &member{id: id, dir: t.TempDir(), address: "127.0.0.1:0", threshold: 40}
-	creds, err := a.Issue(ca.Engine, id)
+	w, err := a.Wallet(ca.Subject{Role: ca.Engine, ID: id})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.server, err = creds.ServerTLS(); err != nil {
-		t.Fatal(err)
-	}
-	if m.dial, err = creds.ClientTLS(ca.ProtoRaft); err != nil {
-		t.Fatal(err)
-	}
+	m.server, m.dial = w.Server(), w.Client(ca.ProtoRaft)
 	return m
 }
 
@@ -80,7 +75,7 @@ func (m *member) stop(t *testing.T) {
 
 func trio(t *testing.T) []*member {
 	t.Helper()
-	a, err := ca.Open(t.TempDir())
+	a, err := ca.New()
 	if err != nil {
 		t.Fatal(err)
 	}

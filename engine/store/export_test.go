@@ -16,9 +16,6 @@ func (s *Store) Add(id, address string) error {
 	return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 10*time.Second).Error()
 }
 
-// Leads says whether s thinks so.
-func (s *Store) Leads() bool { return s.raft.State() == raft.Leader }
-
 // LogRange is the first and the last entry that the log keeps.
 func (s *Store) LogRange() (first, last uint64) {
 	first, _ = s.disk.FirstIndex()

@@ -25,7 +25,8 @@ type Config struct {
 	NodeID  string // raft's server id
 	Address string // where others reach this engine
 	Layer   raft.StreamLayer
-	Timing  Timing // zero: chosen by the number of voters
+	Timing  Timing // zero: 500, 500 and 250 ms
+	Key     []byte // 32 bytes: encrypts the log and snapshots on the disk; nil: they stand as they are
 	Logger  *slog.Logger
 	// TrailingLogs kept after a snapshot; 0: 10240.
 	TrailingLogs uint64
@@ -40,11 +41,7 @@ type Config struct {
 // down; a follower that hears nothing for Heartbeat stands for election.
 type Timing struct{ Heartbeat, Election, Lease time.Duration }
 
-var (
-	clusterTiming = Timing{500 * time.Millisecond, 500 * time.Millisecond, 250 * time.Millisecond}
-	// A lone voter waits for nobody: it leads as soon as it is up.
-	loneTiming = Timing{20 * time.Millisecond, 20 * time.Millisecond, 20 * time.Millisecond}
-)
+var defaultTiming = Timing{500 * time.Millisecond, 500 * time.Millisecond, 250 * time.Millisecond}
 
 // Store is one engine's copy.
 type Store struct {
@@ -53,7 +50,7 @@ type Store struct {
 	log     *slog.Logger
 	id      raft.ServerID
 	leading chan bool
-	trans   *raft.NetworkTransport
+	trans   *standing
 	bolt    io.Closer
 	disk    *patient
 	watchers
@@ -71,10 +68,9 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	if c.Timing == (Timing{}) {
-		if c.Timing = clusterTiming; voters(logs, stable, snaps) <= 1 {
-			c.Timing = loneTiming
-		}
+		c.Timing = defaultTiming
 	}
+	lone := voters(logs, stable, snaps) == 1
 	if c.disk != nil {
 		logs, stable = c.disk(logs, stable)
 	}
@@ -95,15 +91,25 @@ func Open(c Config) (*Store, error) {
 	rc.TrailingLogs = or(c.TrailingLogs, 10240)
 	rc.ShutdownOnRemove = false
 	rc.MaxAppendEntries = 256
-	s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	s.trans = newStanding(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.Layer, MaxPool: 3, Timeout: 10 * time.Second, Logger: logger,
-	})
+	}))
 	if s.raft, err = raft.NewRaft(rc, &fsm{s}, s.disk, s.disk, snaps, s.trans); err != nil {
 		s.trans.Close()
 		s.closeBolt()
 		return nil, fmt.Errorf("cannot start raft: %w", err)
 	}
+	if lone {
+		s.stand()
+	}
 	return s, nil
+}
+
+// stand lets this store lead at once, if it is the only voter.
+func (s *Store) stand() {
+	if all := s.Members(); len(all) == 1 && all[0].Voter && all[0].ID == string(s.id) {
+		s.trans.stand(s.id, raft.ProtocolVersionMax)
+	}
 }
 
 func or(v, otherwise uint64) uint64 {
@@ -171,6 +177,9 @@ func (s *Store) Bootstrap() error {
 	err := s.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: s.id, Address: s.trans.LocalAddr()}}}).Error()
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return nil
+	}
+	if err == nil {
+		s.stand()
 	}
 	return err
 }

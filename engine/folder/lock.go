@@ -1,8 +1,6 @@
-package engine
+package folder
 
 import (
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"os"
@@ -10,8 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"orch/engine/durable"
 )
 
 // Lock takes a data folder for this process. The lock goes with the process,
@@ -74,29 +70,4 @@ type InUseError struct{ Dir, PID string }
 
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("the data folder %s is in use by another orch (process %s)", e.Dir, e.PID)
-}
-
-// identity reads the node's id, or makes one.
-func identity(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	switch {
-	case err == nil && len(strings.TrimSpace(string(b))) > 0:
-		return strings.TrimSpace(string(b)), nil
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("cannot read the node's id: %w", err)
-	}
-	id := newID()
-	if err := durable.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("cannot keep the node's id: %w", err)
-	}
-	return id, nil
-}
-
-// newID is 80 random bits as 16 lower-case letters and digits.
-func newID() string {
-	b := make([]byte, 10)
-	if _, err := rand.Read(b); err != nil {
-		panic(err)
-	}
-	return strings.ToLower(base32.StdEncoding.EncodeToString(b))
 }

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/engine/api"
+	"orch/engine/api/apiconnect"
+	"orch/engine/ca"
+	"orch/engine/folder"
+	"orch/engine/reach"
+)
+
+// host answers for a daemon on its socket: api.HostService.
+type host struct{ d *daemon }
+
+func (h host) Status(context.Context, *connect.Request[api.HostStatusRequest]) (*connect.Response[api.HostStatus], error) {
+	d := h.d
+	m := d.folder.Membership()
+	s := &api.HostStatus{
+		NodeId: d.folder.ID, Role: m.GetRole(), Name: m.GetName(), ClusterId: m.GetClusterId(), ClusterName: m.GetClusterName(),
+		Version: version, Pid: int32(os.Getpid()), Engines: m.GetEngines(),
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.State, s.Reason = d.state, d.reason
+	if d.engine != nil {
+		s.Address = d.engine.Address()
+	}
+	if d.wallet != nil {
+		if leaf := d.wallet.Leaf(); leaf != nil {
+			s.CertificateUntil = timestamppb.New(leaf.NotAfter)
+		}
+	}
+	return connect.NewResponse(s), nil
+}
+
+func (h host) Unlock(_ context.Context, r *connect.Request[api.UnlockRequest]) (*connect.Response[api.UnlockResponse], error) {
+	key, err := folder.ParseUnlockKey(r.Msg.Key)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if err := h.d.folder.Unlock(key); err != nil {
+		return nil, connect.NewError(connect.CodePermissionDenied, err)
+	}
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	if h.d.state == "locked" {
+		h.d.state, h.d.reason = "starting", ""
+		close(h.d.unlocked)
+	}
+	return connect.NewResponse(&api.UnlockResponse{}), nil
+}
+
+func (h host) LeaveCluster(ctx context.Context, r *connect.Request[api.LeaveClusterRequest]) (*connect.Response[api.LeaveClusterResponse], error) {
+	d := h.d
+	if d.folder.Membership() == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("this host is in no cluster"))
+	}
+	if err := d.tellLeave(ctx); err != nil {
+		if !r.Msg.Force {
+			return nil, err
+		}
+		d.log.Warn("leaving without the cluster's consent", "error", err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	d.leaving()
+	if err := d.clear(ctx); err != nil {
+		return nil, err
+	}
+	// The answer goes out before the daemon ends: its server waits for it.
+	d.finish()
+	return connect.NewResponse(&api.LeaveClusterResponse{}), nil
+}
+
+// tellLeave asks the cluster to let this node go.
+func (d *daemon) tellLeave(ctx context.Context) error {
+	if d.wallet == nil {
+		return connect.NewError(connect.CodeFailedPrecondition, folder.ErrLocked)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client, done := d.nodeService()
+	defer done()
+	_, err := client.Leave(ctx, connect.NewRequest(&api.LeaveRequest{}))
+	return err
+}
+
+// nodeService reaches the cluster's engines as this node.
+func (d *daemon) nodeService() (apiconnect.NodeServiceClient, func()) {
+	h := reach.New(d.engines, d.wallet.Client(ca.ProtoHTTP))
+	return apiconnect.NewNodeServiceClient(h, reach.URL, connect.WithGRPC()), h.CloseIdleConnections
+}
+
+// renewAgain is the pause after a certificate couldn't be renewed.
+const renewAgain = 5 * time.Second
+
+// keepCertificate renews the certificate at 50 to 80 % of its life, and when
+// the cluster asks for it.
+func (d *daemon) keepCertificate(ctx context.Context) error {
+	client, done := d.nodeService()
+	defer done()
+	due := time.NewTimer(d.renewIn())
+	defer due.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-due.C:
+		case <-d.renew:
+		}
+		err := d.renewOnce(ctx, client)
+		if err == nil {
+			said = ""
+			due.Reset(d.renewIn())
+			continue
+		}
+		if text := err.Error(); text != said && ctx.Err() == nil {
+			d.log.Warn("cannot renew this host's certificate; it is tried again", "error", err)
+			said = text
+		}
+		due.Reset(renewAgain/2 + rand.N(renewAgain))
+	}
+}
+
+func (d *daemon) renewIn() time.Duration {
+	leaf := d.wallet.Leaf()
+	if leaf == nil {
+		return 0
+	}
+	life := leaf.NotAfter.Sub(leaf.NotBefore.Add(ca.Backdated))
+	at := leaf.NotBefore.Add(ca.Backdated + time.Duration(float64(life)*(0.5+0.3*rand.Float64())))
+	return max(time.Until(at), 0)
+}
+
+func (d *daemon) renewOnce(ctx context.Context, client apiconnect.NodeServiceClient) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	keys, err := d.folder.Keys()
+	if err != nil {
+		return err
+	}
+	csr, err := ca.Request(keys.Node)
+	if err != nil {
+		return err
+	}
+	r, err := client.Renew(ctx, connect.NewRequest(&api.RenewRequest{Csr: csr}))
+	if err != nil {
+		return err
+	}
+	if len(r.Msg.Certificate) == 0 {
+		return fmt.Errorf("the cluster gave no certificate")
+	}
+	d.log.Info("this host has a new certificate", "role", r.Msg.Role)
+	d.learn(r.Msg)
+	return nil
+}
