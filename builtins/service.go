@@ -25,6 +25,7 @@ var running = []Param{
 	{Name: "hostname", Kind: textKind, Default: "None", Doc: "Host name inside the container."},
 	{Name: "labels", Kind: dict(scalarKind), Default: "{}", Doc: "Labels of the service and its containers."},
 	{Name: "stop_signal", Kind: signalKind, Default: `"SIGTERM"`, Doc: "Signal that asks a task to end."},
+	{Name: "reschedule_after", Kind: durationKind, Default: "None", Doc: "How long a task's node may be down before the task is replaced elsewhere; None means 2s. Longer suits what is slow to move, or hosts that reboot."},
 	{Name: "stop_grace", Kind: durationKind, Default: `"10s"`, Doc: "Time between that and SIGKILL."},
 	{Name: "init", Kind: boolKind, Default: "False", Doc: "Run an init that reaps processes as PID 1."},
 	{Name: "cap_add", Kind: list(textKind), Default: "[]", Doc: "Linux capabilities to add."},
@@ -102,6 +103,7 @@ func (c *call) service() *Service {
 	if c.has("name") && !validServiceName(s.Name) {
 		c.errorf("name", "name %q: use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends", s.Name)
 	}
+	s.RescheduleAfter = c.duration("reschedule_after")
 	for i, d := range get[[]any](c, "depends_on") {
 		d := d.(*Value)
 		dep := d.spec.(*api.Dependency)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
+	"orch/engine/spec"
 	"orch/engine/state"
 )
 
@@ -236,7 +237,7 @@ func (s *step) rollback(journal []*api.Op) *api.Op {
 	if len(op.Slots) > 0 {
 		return op
 	}
-	size, err := BatchSize(policy.GetParallelism(), len(s.slots))
+	size, err := spec.BatchSize(policy.GetParallelism(), len(s.slots))
 	if err != nil {
 		size = 1
 	}

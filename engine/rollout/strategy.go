@@ -2,13 +2,11 @@ package rollout
 
 import (
 	"cmp"
-	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"orch/engine/api"
+	"orch/engine/spec"
 )
 
 // Context is what a strategy may base its decisions on, beside the journal.
@@ -38,7 +36,7 @@ type Strategy interface {
 type Rolling struct{}
 
 func (Rolling) Next(c Context, journal []*api.Op) (*api.Op, error) {
-	size, err := BatchSize(c.Policy.GetParallelism(), c.Slots)
+	size, err := spec.BatchSize(c.Policy.GetParallelism(), c.Slots)
 	if err != nil {
 		return nil, err
 	}
@@ -88,29 +86,6 @@ func unwaited(slots []string, journal []*api.Op) []string {
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(slots), func(s string) bool { return waited[s] })
-}
-
-// BatchSize reads "2" or "25%" (rounded up) of n slots; "0" and "" are all
-// of them and 1.
-func BatchSize(parallelism string, n int) (int, error) {
-	switch parallelism {
-	case "":
-		return 1, nil
-	case "0":
-		return max(n, 1), nil
-	}
-	if p, ok := strings.CutSuffix(parallelism, "%"); ok {
-		v, err := strconv.ParseFloat(p, 64)
-		if err != nil || !(v > 0 && v <= 100) {
-			return 0, fmt.Errorf("parallelism %q is no share between 0%% and 100%%", parallelism)
-		}
-		return max(int(math.Ceil(v*float64(n)/100)), 1), nil
-	}
-	v, err := strconv.Atoi(parallelism)
-	if err != nil || v < 0 {
-		return 0, fmt.Errorf("parallelism %q is neither a count nor a share such as 25%%", parallelism)
-	}
-	return v, nil
 }
 
 // sortSlots orders by number, or by node id for a global service.

@@ -103,13 +103,17 @@ func (t term) holds(n *api.Node) bool {
 }
 
 // Fits says whether all of a service's constraints allow n.
-func Fits(s *api.ServiceSpec, n *api.Node) bool {
+func Fits(s *api.ServiceSpec, n *api.Node) bool { return Fails(s, n) == "" }
+
+// Fails is the first of a service's constraints that doesn't allow n; "" if
+// all do.
+func Fails(s *api.ServiceSpec, n *api.Node) string {
 	for _, text := range s.GetPlacement().GetConstraints() {
 		if c, err := ParseConstraint(text); err != nil || !c.Holds(n) {
-			return false
+			return text
 		}
 	}
-	return true
+	return ""
 }
 
 // NodeValue is what a key of a constraint or a spread means on n; "" if

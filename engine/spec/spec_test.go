@@ -3,6 +3,7 @@ package spec_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -95,8 +96,9 @@ func TestValidate(t *testing.T) {
 		`volume "v" is not in the stack`: with(func(_ *api.StackSpec, w *api.ServiceSpec) {
 			w.Task.Mounts = []*api.Mount{{Type: "volume", Source: "v"}}
 		}),
-		`secret "s" is not in the stack`: with(func(_ *api.StackSpec, w *api.ServiceSpec) { w.Task.Secrets = []*api.FileRef{{Name: "s"}} }),
-		`config "c" is not in the stack`: with(func(_ *api.StackSpec, w *api.ServiceSpec) { w.Task.Configs = []*api.FileRef{{Name: "c"}} }),
+		`secret "s" is not in the stack`:       with(func(_ *api.StackSpec, w *api.ServiceSpec) { w.Task.Secrets = []*api.FileRef{{Name: "s"}} }),
+		`config "c" is not in the stack`:       with(func(_ *api.StackSpec, w *api.ServiceSpec) { w.Task.Configs = []*api.FileRef{{Name: "c"}} }),
+		`reschedule_after is -1s, less than 0`: with(func(_ *api.StackSpec, w *api.ServiceSpec) { w.RescheduleAfter = durationpb.New(-time.Second) }),
 		`constraint "zone": expected`: with(func(_ *api.StackSpec, w *api.ServiceSpec) {
 			w.Placement = &api.Placement{Constraints: []string{"zone"}}
 		}),
@@ -261,6 +263,8 @@ func TestChanges(t *testing.T) {
 	newer.Task.Image = "web:2"
 	policy := web()
 	policy.Update = &api.RolloutPolicy{Parallelism: "2"}
+	later := web()
+	later.RescheduleAfter = durationpb.New(time.Minute)
 	for _, c := range []struct {
 		old, new *api.StackSpec
 		want     string
@@ -271,6 +275,7 @@ func TestChanges(t *testing.T) {
 		{stack(more), stack(web()), "update service web stop"},
 		{stack(web()), stack(newer), "update service web rollout"},
 		{stack(web()), stack(policy), "update service web in-place"},
+		{stack(web()), stack(later), "update service web in-place"},
 		{stack(web()), stack(), "delete service web stop"},
 	} {
 		var got []string

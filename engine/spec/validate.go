@@ -102,6 +102,9 @@ func (v *validator) service(s *api.ServiceSpec) {
 	if (s.Mode == "job") != (s.Job != nil) {
 		v.problem(s.Origin, "service %q: a job policy goes with mode \"job\" and only with it", s.Name)
 	}
+	if d := s.RescheduleAfter.AsDuration(); d < 0 {
+		v.problem(s.Origin, "service %q: reschedule_after is %s, less than 0", s.Name, d)
+	}
 	t := s.Task
 	if t == nil {
 		v.problem(s.Origin, "service %q: has no task", s.Name)
