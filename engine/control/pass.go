@@ -83,8 +83,8 @@ func (p *planner) add(svc *api.Service, plan *reconcile.Plan) {
 	p.plans = append(p.plans, planned{svc, plan})
 }
 
-// place finds nodes for the tasks of all plans, then puts the plans into
-// entries.
+// place finds nodes for the tasks of all plans, then for those that should
+// leave theirs, and puts the plans into entries.
 func (p *planner) place() {
 	var requests []schedule.Request
 	var owner []int
@@ -94,9 +94,31 @@ func (p *planner) place() {
 			owner = append(owner, i)
 		}
 	}
+	urgent := len(requests)
+	var moves []reconcile.Move
+	granted := map[int]bool{} // a wish, by plan: one at a time
+	for i, pl := range p.plans {
+		for _, m := range pl.plan.Moves {
+			r := p.request(pl.svc, m.Task)
+			if m.Wish {
+				r.Leave = m.From.NodeId
+			}
+			requests = append(requests, r)
+			owner = append(owner, i)
+			moves = append(moves, m)
+		}
+	}
 	if len(requests) > 0 {
-		decisions := schedule.Place(p.view.Nodes(), p.view.Tasks(), p.specOf(), requests)
+		decisions := schedule.Place(p.view.Nodes(), p.view.Tasks(), schedule.Specs(p.view), requests)
 		for i, d := range decisions {
+			if i >= urgent {
+				m := moves[i-urgent]
+				if !m.Wish || !granted[owner[i]] {
+					p.move(p.plans[owner[i]], m, d)
+				}
+				granted[owner[i]] = granted[owner[i]] || m.Wish && d.Node != ""
+				continue
+			}
 			p.decide(p.plans[owner[i]], requests[i].Task, d)
 			if d.Node != "" {
 				p.pin(p.plans[owner[i]], requests[i], d.Node)
@@ -108,17 +130,38 @@ func (p *planner) place() {
 	}
 }
 
-func (p *planner) specOf() func(*api.Task) *api.TaskSpec {
-	known := map[string]*api.TaskSpec{}
-	return func(t *api.Task) *api.TaskSpec {
-		id := state.VersionID(t.ServiceId, t.Version)
-		s, ok := known[id]
-		if !ok {
-			s = p.view.Version(t.ServiceId, t.Version).GetTask()
-			known[id] = s
+// move lets a task leave its node if there is another one for it.
+func (p *planner) move(pl planned, m reconcile.Move, d schedule.Decision) {
+	c := pl.plan.Changes
+	switch {
+	case d.Node != "" && m.StopFirst: // the room is free only now; next time it is given
+		c.Change = append(c.Change, &api.TaskChange{Id: m.From.Id, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: m.Why, ClearWait: true})
+	case d.Node != "":
+		p.decide(pl, m.Task, d)
+		c.Create = append(c.Create, m.Task)
+	default:
+		p.homeless(pl.svc)
+		reason := m.Why + ": " + d.Reason
+		if !m.Wish && m.From.Wait.GetReason() != reason {
+			c.Change = append(c.Change, &api.TaskChange{Id: m.From.Id, Wait: p.wait(m.From, reason)})
 		}
-		return s
 	}
+}
+
+// homeless remembers a service to look at again when there is more room.
+func (p *planner) homeless(svc *api.Service) {
+	if n := len(p.Unplaced); n == 0 || p.Unplaced[n-1] != svc.Id {
+		p.Unplaced = append(p.Unplaced, svc.Id)
+	}
+}
+
+// wait is a reason for t, since the one that it replaces.
+func (p *planner) wait(t *api.Task, reason string) *api.Wait {
+	w := &api.Wait{Reason: reason, Since: timestamppb.New(p.now)}
+	if t.Wait != nil {
+		w.Since = t.Wait.Since
+	}
+	return w
 }
 
 // request pins tasks of global services, and those whose local volume is on
@@ -132,22 +175,17 @@ func (p *planner) request(svc *api.Service, t *api.Task) schedule.Request {
 		r.Pin = p.nodeNamed(strings.TrimPrefix(t.SlotId, svc.Id+"."))
 		return r
 	}
-	if m := volume(r.Spec); m != nil {
+	if t.Attempt > 1 {
+		if prev := p.view.Task(state.TaskID(t.SlotId, t.Attempt-1)); prev.GetMove() != "" {
+			r.Avoid = prev.NodeId
+		}
+	}
+	if m := schedule.LocalVolume(r.Spec); m != nil {
 		if node := p.view.Slot(t.SlotId).GetNodeId(); node != "" && p.view.Node(node) != nil {
 			r.Pin, r.PinWhy = node, fmt.Sprintf("its volume %q", m.Source)
 		}
 	}
 	return r
-}
-
-// volume is the first mount of a local volume.
-func volume(s *api.TaskSpec) *api.Mount {
-	for _, m := range s.GetMounts() {
-		if m.Type == "volume" {
-			return m
-		}
-	}
-	return nil
 }
 
 // nodeNamed is the id of the node that a global service's slot is named after.
@@ -166,7 +204,7 @@ func (p *planner) nodeNamed(name string) string {
 
 // pin remembers in the slot where its local volume is.
 func (p *planner) pin(pl planned, r schedule.Request, node string) {
-	if r.Service.Spec.Mode == "global" || volume(r.Spec) == nil {
+	if r.Service.Spec.Mode == "global" || schedule.LocalVolume(r.Spec) == nil {
 		return
 	}
 	for _, s := range pl.plan.Changes.PutSlots {
@@ -194,18 +232,12 @@ func (p *planner) decide(pl planned, t *api.Task, d schedule.Decision) {
 	case d.Node != "":
 		pl.plan.Changes.Change = append(pl.plan.Changes.Change, &api.TaskChange{Id: t.Id, NodeId: d.Node})
 	default:
-		if n := len(p.Unplaced); n == 0 || p.Unplaced[n-1] != pl.svc.Id {
-			p.Unplaced = append(p.Unplaced, pl.svc.Id)
-		}
-		wait := &api.Wait{Reason: d.Reason, Since: now}
+		p.homeless(pl.svc)
 		switch {
 		case fresh:
-			t.Wait = wait
+			t.Wait = p.wait(t, d.Reason)
 		case t.Wait.GetReason() != d.Reason:
-			if t.Wait != nil {
-				wait.Since = t.Wait.Since
-			}
-			pl.plan.Changes.Change = append(pl.plan.Changes.Change, &api.TaskChange{Id: t.Id, Wait: wait})
+			pl.plan.Changes.Change = append(pl.plan.Changes.Change, &api.TaskChange{Id: t.Id, Wait: p.wait(t, d.Reason)})
 		}
 	}
 }

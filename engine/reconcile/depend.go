@@ -47,7 +47,7 @@ func (s *service) dependency(d *api.Dependency, first bool) string {
 			continue
 		}
 		started := t.Status.GetState() >= api.TaskState_TASK_STATE_STARTING
-		if d.Condition == "started" && started || serving(t) {
+		if d.Condition == "started" && started || s.serving(t) {
 			have++
 		} else if why == "" {
 			why = d.Service + strings.TrimPrefix(t.SlotId, other.Id) + " " + reason(t)

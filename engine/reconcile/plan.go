@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -15,6 +16,9 @@ type Plan struct {
 	// Place lists the tasks that may be given a node now: those among
 	// Changes.Create, and older ones that still have none.
 	Place []*api.Task
+	// Moves lists the tasks that should leave their nodes, each as soon as
+	// there is another one for it.
+	Moves []Move
 	// Wake is when to look again even if nothing changes; zero: never.
 	Wake time.Time
 }
@@ -59,15 +63,19 @@ func Service(v state.View, svc *api.Service, now time.Time) *Plan {
 // service is one call's working set.
 type service struct {
 	*Plan
-	view    state.View
-	svc     *api.Service
-	now     time.Time
-	slotIDs []string
-	slot    map[string]*api.Slot
-	tasks   map[string][]*api.Task // by slot, oldest attempt first
-	nodes   map[string]*api.Node
-	fits    map[string]bool    // nodes, by the constraints
-	ready   map[string]waiting // of the dependencies, by which tasks ask
+	view      state.View
+	svc       *api.Service
+	now       time.Time
+	slotIDs   []string
+	slot      map[string]*api.Slot
+	tasks     map[string][]*api.Task // by slot, oldest attempt first
+	nodes     map[string]*api.Node
+	unfit     map[string]string  // nodes: why the service may not be there
+	ready     map[string]waiting // of the dependencies, by which tasks ask
+	leaving   []leaving
+	wished    bool            // a task should move
+	explained []*api.Task     // that have their node and a wait
+	explains  map[string]bool // those whose wait this plan decides
 }
 
 func (s *service) load() {
@@ -78,11 +86,15 @@ func (s *service) load() {
 	}
 	for _, t := range s.view.TasksOf(s.svc.Id) {
 		s.tasks[t.SlotId] = append(s.tasks[t.SlotId], t)
+		s.wished = s.wished || t.Move != "" && live(t)
+		if t.Wait != nil && t.NodeId != "" && usable(t) {
+			s.explained = append(s.explained, t)
+		}
 	}
 	for _, ts := range s.tasks {
 		sortByAttempt(ts)
 	}
-	s.nodes = map[string]*api.Node{}
+	s.nodes, s.unfit, s.explains = map[string]*api.Node{}, map[string]string{}, map[string]bool{}
 	for _, n := range s.view.Nodes() {
 		s.nodes[n.Id] = n
 	}
@@ -177,8 +189,18 @@ func live(t *api.Task) bool { return !state.Ended(t.Status.GetState()) }
 // usable says that a task still counts for its slot.
 func usable(t *api.Task) bool { return live(t) && t.Desired != api.TaskDesired_TASK_DESIRED_STOP }
 
-// downFor is how long a node may be down before its tasks are replaced.
-const downFor = 2 * time.Second
+// defaultReschedule is how long a node may be down before its tasks are
+// replaced, unless their service says otherwise.
+const defaultReschedule = 2 * time.Second
+
+// rescheduleAfter is that for t. What is to stop anyway waits no longer than
+// by default.
+func (s *service) rescheduleAfter(t *api.Task) time.Duration {
+	if d := s.svc.Spec.GetRescheduleAfter(); d != nil && usable(t) && !s.svc.Removed {
+		return d.AsDuration()
+	}
+	return defaultReschedule
+}
 
 // loseIfNodeIsGone gives a task up whose node is removed or was down too long.
 func (s *service) loseIfNodeIsGone(t *api.Task) bool {
@@ -193,12 +215,23 @@ func (s *service) loseIfNodeIsGone(t *api.Task) bool {
 	case n.Status != "down":
 		return false
 	}
-	if since := n.StatusSince.AsTime().Add(downFor); s.now.Before(since) {
+	if since := n.StatusSince.AsTime().Add(s.rescheduleAfter(t)); s.now.Before(since) {
 		s.wakeAt(since)
 		return false
 	}
 	s.change(&api.TaskChange{Id: t.Id, Lost: true, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: "node " + n.Name + " is down"})
 	return true
+}
+
+// awaitNode says of a task on a node that is down how long it may yet come
+// back, where the service asked for that.
+func (s *service) awaitNode(t *api.Task) {
+	if s.svc.Spec.GetRescheduleAfter() == nil || !usable(t) || s.nodes[t.NodeId].GetStatus() != "down" {
+		return
+	}
+	n := s.nodes[t.NodeId]
+	until := stamp(n.StatusSince.AsTime().Add(s.rescheduleAfter(t)))
+	s.says(t, &api.Wait{Reason: fmt.Sprintf("node %q is down", n.Name), Since: n.StatusSince, Deadline: until})
 }
 
 func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

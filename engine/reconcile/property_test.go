@@ -164,6 +164,86 @@ func TestStopFirstAvailability(t *testing.T) {
 	})
 }
 
+// TestMovesKeepAvailability: whatever nodes are drained, labelled or balanced,
+// a service that runs twice while it moves never lacks a ready task, and one
+// that may not is without no more of them than an update takes at once. In
+// the end nothing is where it may not be, unless it says why.
+func TestMovesKeepAvailability(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := script.New()
+		nodes := []string{"a", "b", "c", "d"}
+		for _, id := range nodes {
+			if err := w.NodeUp(&api.Node{Id: id, Labels: map[string]string{"disk": "ssd"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, size := rapid.IntRange(1, 7).Draw(t, "replicas"), rapid.IntRange(1, 3).Draw(t, "parallelism")
+		order := rapid.SampledFrom([]string{"stop-first", "start-first"}).Draw(t, "order")
+		svc := &api.ServiceSpec{Name: "web", Mode: "replicated", Replicas: int32(n), Task: &api.TaskSpec{Runtime: "docker", Image: "v1"},
+			Update:    &api.RolloutPolicy{Order: order, Parallelism: fmt.Sprint(size), Monitor: script.Seconds.Draw(t, "monitor")},
+			Placement: &api.Placement{Constraints: []string{"node.labels.disk == ssd"}, MaxPerNode: rapid.SampledFrom([]int32{0, 3}).Draw(t, "most")}}
+		step := func(err error) {
+			if err != nil {
+				t.Fatalf("%v\n%s", err, w.Show())
+			}
+		}
+		apply := func() {
+			_, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run")
+			step(err)
+		}
+		apply()
+		step(w.Settle())
+		most := 0
+		if order == "stop-first" {
+			most = size
+		}
+		w.Committed = func(v state.View, _ []state.Delta) error {
+			ready := map[string]bool{}
+			for _, x := range v.TasksOf("app/web") {
+				if x.Status.Ready && x.Status.State == api.TaskState_TASK_STATE_RUNNING {
+					ready[x.SlotId] = true
+				}
+			}
+			if out := n - len(ready); out > most {
+				return fmt.Errorf("%d slots are without a ready task", out)
+			}
+			return nil
+		}
+		if svc.Placement.MaxPerNode == 0 && rapid.Bool().Draw(t, "in a rollout") {
+			svc.Task = &api.TaskSpec{Runtime: "docker", Image: "v2"}
+			nodes = nodes[1:] // there is always somewhere to go
+			apply()
+		}
+		for range rapid.IntRange(1, 12).Draw(t, "events") {
+			id := rapid.SampledFrom(nodes).Draw(t, "node")
+			switch rapid.IntRange(0, 3).Draw(t, "event") {
+			case 0, 1:
+				step(w.NodeSet(id, &api.SetNode{Availability: rapid.SampledFrom([]string{"active", "drain", "pause"}).Draw(t, "availability")}))
+			case 2:
+				step(w.NodeSet(id, &api.SetNode{Labels: map[string]string{"disk": rapid.SampledFrom([]string{"", "ssd"}).Draw(t, "disk")}}))
+			case 3:
+				_, err := w.Rebalance()
+				step(err)
+			}
+			if rapid.Bool().Draw(t, "settle") {
+				step(w.Advance(time.Duration(rapid.IntRange(0, 9).Draw(t, "seconds")) * time.Second))
+			}
+		}
+		step(w.Advance(time.Hour))
+		v := w.State.View()
+		for _, x := range v.TasksOf("app/web") {
+			node := v.Node(x.NodeId)
+			if state.Ended(x.Status.State) || node == nil || node.Availability != "drain" && node.Labels["disk"] != "" {
+				continue
+			}
+			next := v.Task(state.TaskID(x.SlotId, x.Attempt+1))
+			if x.Wait.GetReason() == "" && next.GetWait().GetReason() == "" {
+				t.Fatalf("%s stays on %s, and says nothing\n%s", x.Id, node.Name, w.Show())
+			}
+		}
+	})
+}
+
 func TestBackoff(t *testing.T) {
 	p := &api.RestartPolicy{Delay: durationpb.New(2 * time.Second), MaxDelay: durationpb.New(15 * time.Second)}
 	for failures, want := range map[uint32]time.Duration{1: 2 * time.Second, 2: 4 * time.Second, 3: 8 * time.Second, 4: 15 * time.Second, 4e9: 15 * time.Second} {

@@ -9,14 +9,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
-	"orch/engine/spec"
 	"orch/engine/state"
 )
 
 // slots brings the set of slots to what is declared, then each slot.
 func (s *service) slots() {
 	wanted := map[string]bool{}
-	for _, key := range s.wantedKeys() {
+	keys := s.wantedKeys()
+	slots := make([]*api.Slot, 0, len(keys))
+	for _, key := range keys {
 		id := state.SlotID(s.svc.Id, key)
 		wanted[id] = true
 		slot := s.slot[id]
@@ -29,12 +30,15 @@ func (s *service) slots() {
 			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
 		}
 		s.converge(slot)
+		slots = append(slots, slot)
 	}
 	for _, id := range s.slotIDs {
 		if !wanted[id] {
 			s.vacate(s.slot[id])
 		}
 	}
+	s.move(slots)
+	s.unexplain()
 }
 
 func (s *service) wantedKeys() []string {
@@ -56,7 +60,7 @@ func (s *service) wantedKeys() []string {
 // eligible says whether a global service wants a task on n. A paused or down
 // node keeps the one it has.
 func (s *service) eligible(n *api.Node) bool {
-	if n.Availability == "drain" || !s.fit(n) {
+	if n.Availability == "drain" || s.whyNot(n) != "" {
 		return false
 	}
 	slot := s.slot[state.SlotID(s.svc.Id, n.Name)]
@@ -112,14 +116,16 @@ func (s *service) vacate(slot *api.Slot) {
 func (s *service) converge(slot *api.Slot) {
 	var current *api.Task
 	var others []*api.Task // live, to be replaced by current
+	successor := s.successor(slot)
 	for _, t := range s.tasks[slot.Id] {
 		if !live(t) || s.loseIfNodeIsGone(t) {
 			continue
 		}
-		if usable(t) && t.Version == slot.Version && t.Run == slot.Run && !s.misplaced(t) {
+		s.awaitNode(t)
+		if usable(t) && belongs(t, slot) && s.misplaced(t) == "" && (t.Move == "" || t == successor) {
 			if current != nil {
 				// Two of one version: the one that serves stays.
-				if current.Status.GetReady() && !t.Status.GetReady() {
+				if s.serving(current) && !s.serving(t) {
 					t, current = current, t
 				}
 				others = append(others, current)
@@ -129,14 +135,15 @@ func (s *service) converge(slot *api.Slot) {
 			others = append(others, t)
 		}
 	}
+	stays := s.best(others)
 	for _, t := range others {
-		if usable(t) && t != best(others) {
+		if usable(t) && t != stays {
 			s.stop(t, "a newer version came before it was needed")
 		}
 	}
 	switch {
 	case current != nil:
-		if serving(current) || s.stopFirst(slot, others) {
+		if s.serving(current) || s.stopFirst(slot, others) {
 			for _, t := range others {
 				s.stop(t, "replaced by "+current.Id)
 			}
@@ -144,16 +151,15 @@ func (s *service) converge(slot *api.Slot) {
 		if current.NodeId == "" {
 			s.pending(slot, current)
 		}
-	case len(others) > 0 && (s.stopFirst(slot, others) || !slices.ContainsFunc(others, usable)):
-		for _, t := range others {
-			if t.Version == slot.Version {
-				s.stop(t, "its node may not run it any more")
-			} else {
-				s.stop(t, "makes room for the next version")
-			}
+	case len(others) > 0 && stays == nil:
+		// A task that is being stopped blocks the slot as well: never two of
+		// one slot but in a start-first replacement.
+	case stays != nil && s.stopFirst(slot, others):
+		if belongs(stays, slot) {
+			s.leaving = append(s.leaving, leaving{slot, stays})
+		} else {
+			s.stop(stays, "makes room for the next version")
 		}
-		// A task that is already being stopped blocks the slot as well:
-		// never two of one slot but in a start-first replacement.
 	case len(others) > 1:
 		// And never three: what is being stopped goes first.
 	default:
@@ -163,12 +169,12 @@ func (s *service) converge(slot *api.Slot) {
 
 // best is the one of a slot's older tasks that stays until a newer one
 // serves: one that serves, else the one that has come furthest.
-func best(ts []*api.Task) *api.Task {
+func (s *service) best(ts []*api.Task) *api.Task {
 	var b *api.Task
 	for _, t := range ts {
 		switch {
 		case !usable(t):
-		case b == nil, serving(t) && !serving(b), serving(t) == serving(b) && t.Status.GetState() > b.Status.GetState():
+		case b == nil, s.serving(t) && !s.serving(b), s.serving(t) == s.serving(b) && t.Status.GetState() > b.Status.GetState():
 			b = t
 		}
 	}
@@ -186,32 +192,16 @@ func (s *service) stopFirst(slot *api.Slot, others []*api.Task) bool {
 	return order == "stop-first"
 }
 
-// misplaced says that a task must leave its node.
-func (s *service) misplaced(t *api.Task) bool {
-	n := s.nodes[t.NodeId]
-	return n != nil && (n.Availability == "drain" || !s.fit(n))
-}
-
-// fit remembers whether the constraints allow a node.
-func (s *service) fit(n *api.Node) bool {
-	fits, known := s.fits[n.Id]
-	if !known {
-		fits = spec.Fits(s.svc.Spec, n)
-		if s.fits == nil {
-			s.fits = map[string]bool{}
-		}
-		s.fits[n.Id] = fits
-	}
-	return fits
-}
-
-// serving says that a task has taken over: it runs and is in rotation.
-func serving(t *api.Task) bool {
-	return t.Status.GetState() == api.TaskState_TASK_STATE_RUNNING && t.Status.Ready
-}
-
 // attempt makes the slot's next task, if it may have one.
 func (s *service) attempt(slot *api.Slot) {
+	if t := s.next(slot); t != nil {
+		s.Changes.Create = append(s.Changes.Create, t)
+		s.pending(slot, t)
+	}
+}
+
+// next is the task that the slot would get now; nil: none.
+func (s *service) next(slot *api.Slot) *api.Task {
 	t := &api.Task{
 		Id: state.TaskID(slot.Id, slot.Attempts+1), ServiceId: s.svc.Id, SlotId: slot.Id, Attempt: slot.Attempts + 1,
 		Version: slot.Version, Desired: api.TaskDesired_TASK_DESIRED_RUN, RolloutId: slot.RolloutId,
@@ -219,11 +209,10 @@ func (s *service) attempt(slot *api.Slot) {
 		Run:    slot.Run,
 	}
 	t.Status.TaskId = t.Id
-	if prev := last(s.tasks[slot.Id]); prev != nil && prev.Version == slot.Version && prev.Run == t.Run && prev.RolloutId == t.RolloutId && !s.again(prev, t) {
-		return
+	if prev := last(s.tasks[slot.Id]); prev != nil && belongs(prev, slot) && prev.RolloutId == t.RolloutId && !s.again(prev, t) {
+		return nil
 	}
-	s.Changes.Create = append(s.Changes.Create, t)
-	s.pending(slot, t)
+	return t
 }
 
 // pending lets a task without a node go on, or says what it waits for.

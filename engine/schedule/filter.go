@@ -24,7 +24,10 @@ func explain(filters []filter, c *candidate) string {
 	return ""
 }
 
-func filtersFor(r Request) []filter {
+func filtersFor(r Request) []filter { return append(fixedFilters(r), roomFilters(r)...) }
+
+// fixedFilters look at nothing that placing a task changes.
+func fixedFilters(r Request) []filter {
 	fs := []filter{available}
 	fs = append(fs, runtimeFilter(r.Spec.GetRuntime()))
 	if p := r.Service.Spec.GetPlacement(); p != nil {
@@ -37,14 +40,20 @@ func filtersFor(r Request) []filter {
 				return ""
 			})
 		}
-		if most := int(p.MaxPerNode); most > 0 {
-			fs = append(fs, func(c *candidate) string {
-				if c.mine >= most {
-					return fmt.Sprintf("has %d of it already (max_per_node)|have %d of it already (max_per_node)", most, most)
-				}
-				return ""
-			})
-		}
+	}
+	return fs
+}
+
+// roomFilters look at what is left of a node.
+func roomFilters(r Request) []filter {
+	var fs []filter
+	if most := int(r.Service.Spec.GetPlacement().GetMaxPerNode()); most > 0 {
+		fs = append(fs, func(c *candidate) string {
+			if c.mine >= most {
+				return fmt.Sprintf("has %d of it already (max_per_node)|have %d of it already (max_per_node)", most, most)
+			}
+			return ""
+		})
 	}
 	return append(fs, resourceFilter(r.Spec.GetResources()), portFilter(r.Spec.GetHostPorts()))
 }

@@ -18,6 +18,10 @@ type Request struct {
 	Spec    *api.TaskSpec
 	Pin     string // node id; empty: any
 	PinWhy  string // what is there and holds it, for people; empty: the service is global
+	// Leave is the node of a task that this one shall replace only where nodes
+	// are used more alike then; empty: the task needs a node.
+	Leave string
+	Avoid string // node id: the last choice
 }
 
 // Decision is the answer to the request at the same position: a node, or the
@@ -35,7 +39,11 @@ func Place(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.Tas
 		for to < len(requests) && alike(requests[from], requests[to]) {
 			to++
 		}
-		p.group(requests[from:to], out[from:to])
+		if requests[from].Leave != "" {
+			p.leave(requests[from:to], out[from:to])
+		} else {
+			p.group(requests[from:to], out[from:to])
+		}
 		from = to
 	}
 	return out
@@ -43,18 +51,19 @@ func Place(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.Tas
 
 // alike requests differ in nothing that a filter or a score looks at.
 func alike(a, b Request) bool {
-	return a.Service.Id == b.Service.Id && a.Task.Version == b.Task.Version && a.Pin == b.Pin
+	return a.Service.Id == b.Service.Id && a.Task.Version == b.Task.Version && a.Pin == b.Pin && a.Leave == b.Leave && a.Avoid == b.Avoid
 }
 
 // candidate is a node with what is taken of it.
 type candidate struct {
 	*api.Node
+	at           int   // in the placer's nodes
 	cpus, memory int64 // reserved
 	total        int   // tasks
 	ports        map[string][]occupant
 	// The group at hand:
-	mine    int // tasks of the service
-	failing bool
+	mine    int    // tasks of the service
+	failing bool   // or to be avoided
 	near    int    // tasks of the service under the same spread values
 	around  []*int // the counts that near is made of
 }
@@ -69,6 +78,7 @@ type placer struct {
 	// perService counts live tasks of a service on each node.
 	perService map[string]map[string]int
 	failures   map[string]map[string]int
+	paths      map[string][][]string // see domains; by spread keys, then as nodes
 }
 
 func newPlacer(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.TaskSpec) *placer {
@@ -79,6 +89,9 @@ func newPlacer(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api
 		p.byID[n.Id] = c
 	}
 	slices.SortFunc(p.nodes, func(a, b *candidate) int { return cmp.Compare(a.Id, b.Id) })
+	for i, c := range p.nodes {
+		c.at = i
+	}
 	for _, t := range tasks {
 		c := p.byID[t.NodeId]
 		if c == nil {
@@ -120,6 +133,11 @@ func (p *placer) take(c *candidate, service, task string, s *api.TaskSpec) {
 // badNode failures of one version on a node make the node the last choice.
 const badNode = 3
 
+// fails says that the version has failed too often on a node.
+func (p *placer) fails(r Request, c *candidate) bool {
+	return p.failures[r.Service.Id+"@"+r.Task.Version][c.Id] >= badNode
+}
+
 // group places requests that are alike.
 func (p *placer) group(requests []Request, out []Decision) {
 	first := requests[0]
@@ -140,7 +158,7 @@ func (p *placer) group(requests []Request, out []Decision) {
 			continue
 		}
 		c.near = 0
-		c.failing = p.failures[first.Service.Id+"@"+first.Task.Version][c.Id] >= badNode
+		c.failing = c.Id == first.Avoid || p.fails(first, c)
 		fit = append(fit, c)
 	}
 	queue := &byScore{nodes: fit}
@@ -176,6 +194,31 @@ func (p *placer) group(requests []Request, out []Decision) {
 	}
 }
 
+// Specs finds what a task runs, for Place.
+func Specs(v state.View) func(*api.Task) *api.TaskSpec {
+	known := map[[2]string]*api.TaskSpec{}
+	return func(t *api.Task) *api.TaskSpec {
+		id := [2]string{t.ServiceId, t.Version}
+		s, ok := known[id]
+		if !ok {
+			s = v.Version(t.ServiceId, t.Version).GetTask()
+			known[id] = s
+		}
+		return s
+	}
+}
+
+// LocalVolume is the first mount of a volume that exists on one node only;
+// nil: there is none.
+func LocalVolume(s *api.TaskSpec) *api.Mount {
+	for _, m := range s.GetMounts() {
+		if m.Type == "volume" {
+			return m
+		}
+	}
+	return nil
+}
+
 // neighbourhoods gives each candidate the counts of the service's tasks on
 // nodes that share its values of the spread keys; the first key weighs most.
 func (p *placer) neighbourhoods(fit []*candidate, service string, spread []string) {
@@ -186,29 +229,40 @@ func (p *placer) neighbourhoods(fit []*candidate, service string, spread []strin
 		}
 		return counts[name]
 	}
+	paths := p.domains(spread)
 	for node, n := range p.perService[service] {
-		if c := p.byID[node]; c != nil {
-			for _, name := range domains(c.Node, spread) {
+		if c := p.byID[node]; c != nil && n > 0 {
+			for _, name := range paths[c.at] {
 				*count(name) += n
 			}
 		}
 	}
 	for _, c := range fit {
 		c.around = c.around[:0]
-		for _, name := range domains(c.Node, spread) {
+		for _, name := range paths[c.at] {
 			c.around = append(c.around, count(name))
 		}
 	}
 }
 
-// domains names the nested groups of nodes that n belongs to.
-func domains(n *api.Node, spread []string) []string {
-	var all []string
-	path := ""
-	for _, key := range spread {
-		path += "/" + spec.NodeValue(n, key)
-		all = append(all, path)
+// domains names the nested groups of nodes that each node belongs to.
+func (p *placer) domains(spread []string) [][]string {
+	key := strings.Join(spread, "\x00")
+	if all, known := p.paths[key]; known {
+		return all
 	}
+	all := make([][]string, len(p.nodes))
+	for i, c := range p.nodes {
+		path := ""
+		for _, key := range spread {
+			path += "/" + spec.NodeValue(c.Node, key)
+			all[i] = append(all[i], path)
+		}
+	}
+	if p.paths == nil {
+		p.paths = map[string][][]string{}
+	}
+	p.paths[key] = all
 	return all
 }
 

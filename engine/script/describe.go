@@ -139,7 +139,7 @@ func (w *World) Show() string {
 			}
 			fmt.Fprintf(&out, "  %s %s %s", t.Id, image(v, t), stateName(t.Status.GetState()))
 			if t.NodeId != "" {
-				fmt.Fprintf(&out, " on %s", t.NodeId)
+				fmt.Fprintf(&out, " on %s", cmp.Or(v.Node(t.NodeId).GetName(), t.NodeId))
 			}
 			if t.Status.GetState() == api.TaskState_TASK_STATE_RUNNING && !t.Status.Ready {
 				out.WriteString(" (not ready)")
@@ -152,6 +152,21 @@ func (w *World) Show() string {
 			}
 			out.WriteString("\n")
 		}
+	}
+	return out.String()
+}
+
+// Really lists what runs on each node, whatever the engine believes.
+func (w *World) Really() string {
+	var out strings.Builder
+	for _, id := range sortedKeys(w.agents) {
+		fmt.Fprintf(&out, "%s:", cmp.Or(w.State.View().Node(id).GetName(), id))
+		for _, task := range sortedKeys(w.agents[id].local) {
+			if st := w.agents[id].local[task].State; st >= api.TaskState_TASK_STATE_STARTING && !state.Ended(st) {
+				out.WriteString(" " + task)
+			}
+		}
+		out.WriteString("\n")
 	}
 	return out.String()
 }

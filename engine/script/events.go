@@ -43,11 +43,15 @@ func drawService(t *rapid.T, name string, earlier []string) *api.ServiceSpec {
 		s.Rollback = drawPolicy(t)
 	}
 	if rapid.IntRange(0, 3).Draw(t, "constrained") == 0 {
-		s.Placement.Constraints = []string{"node.hostname == a"}
+		s.Placement.Constraints = []string{rapid.SampledFrom([]string{"node.hostname == a", "node.labels.disk == ssd"}).Draw(t, "constraint")}
 	}
 	if rapid.IntRange(0, 3).Draw(t, "volume") == 0 {
 		s.Task.Mounts = []*api.Mount{{Type: "volume", Source: "data", Target: "/data"}}
 	}
+	if rapid.IntRange(0, 3).Draw(t, "spread") == 0 {
+		s.Placement.Spread = []string{"node.labels.disk"}
+	}
+	s.RescheduleAfter = Seconds.Draw(t, "reschedule after")
 	for _, e := range earlier {
 		if rapid.IntRange(0, 2).Draw(t, "depends") == 0 {
 			s.DependsOn = append(s.DependsOn, &api.Dependency{Service: e, Condition: rapid.SampledFrom([]string{"started", "ready"}).Draw(t, "condition"), Timeout: Seconds.Draw(t, "timeout")})
@@ -77,7 +81,7 @@ func (w *World) RandomEvent(t *rapid.T) error {
 			return err
 		}
 	}
-	switch rapid.IntRange(0, 13).Draw(t, "event") {
+	switch rapid.IntRange(0, 16).Draw(t, "event") {
 	case 0, 1:
 		_, err := w.Apply(drawStack(t), "run")
 		return err
@@ -97,16 +101,24 @@ func (w *World) RandomEvent(t *rapid.T) error {
 		_, err := w.Apply(next, "run")
 		return err
 	case 2:
-		if a := w.agents[id]; a == nil || a.down {
+		if a := w.agents[w.node(id)]; a == nil || a.down {
 			return w.NodeUp(&api.Node{Id: id})
 		}
 		return w.NodeDown(id)
-	case 3:
-		if w.agents[id] != nil {
-			availability := rapid.SampledFrom([]string{"active", "drain", "pause"}).Draw(t, "availability")
-			_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: id, Availability: availability}}})
-			return err
+	case 3, 14:
+		if w.agents[w.node(id)] != nil {
+			return w.NodeSet(id, &api.SetNode{
+				Availability: rapid.SampledFrom([]string{"", "active", "drain", "pause"}).Draw(t, "availability"),
+				Labels:       map[string]string{"disk": rapid.SampledFrom([]string{"", "ssd"}).Draw(t, "disk")},
+			})
 		}
+	case 15:
+		if w.agents[w.node(id)] != nil && rapid.IntRange(0, 2).Draw(t, "remove") == 0 {
+			return w.NodeRemove(id)
+		}
+	case 16:
+		_, err := w.Rebalance()
+		return err
 	case 4:
 		if v.Stack("app") != nil {
 			return w.SetStack("app", rapid.SampledFrom([]string{"stop", "start", "start", "remove"}).Draw(t, "action"))

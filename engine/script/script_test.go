@@ -95,22 +95,35 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 			return err
 		}
 	case "node-remove":
-		if _, err := s.Propose(&api.Command{Kind: &api.Command_RemoveNode{RemoveNode: &api.RemoveNode{Id: arg(0)}}}); err != nil {
+		if err := s.NodeRemove(arg(0)); err != nil {
 			return err
 		}
-		delete(s.agents, arg(0))
 	case "node-set":
-		set := &api.SetNode{Id: arg(0), Labels: map[string]string{}}
+		set := &api.SetNode{Labels: map[string]string{}}
 		for _, a := range d.CmdArgs[1:] {
-			if a.Key == "availability" {
-				set.Availability = a.Vals[0]
-			} else {
-				set.Labels[a.Key] = strings.Join(a.Vals, "")
+			switch v := strings.Join(a.Vals, ""); a.Key {
+			case "availability":
+				set.Availability = v
+			case "role":
+				set.Role = v
+			default:
+				set.Labels[a.Key] = v
 			}
 		}
-		if _, err := s.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: set}}); err != nil {
+		if err := s.NodeSet(arg(0), set); err != nil {
 			return err
 		}
+	case "rebalance":
+		moves, err := s.Rebalance()
+		if err != nil {
+			return err
+		}
+		for _, m := range moves {
+			fmt.Fprintf(&s.out, "> %s from %s to %s: %s\n", m.TaskId, m.From, m.To, m.Reason)
+		}
+	case "running":
+		s.out.WriteString(s.Really())
+		return nil
 	case "apply", "update":
 		if err := s.apply(t, d); err != nil {
 			return err

@@ -183,6 +183,8 @@ func (s *session) field(t *testing.T, stack *api.StackSpec, svc *api.ServiceSpec
 		place().Constraints = a.Vals
 	case "spread":
 		place().Spread = a.Vals
+	case "reschedule_after":
+		svc.RescheduleAfter = d()
 	case "max_per_node":
 		place().MaxPerNode = whole()
 	default:

@@ -13,6 +13,7 @@ import (
 	"orch/engine/api"
 	"orch/engine/control"
 	"orch/engine/rollout"
+	"orch/engine/schedule"
 	"orch/engine/spec"
 	"orch/engine/state"
 )
@@ -40,12 +41,16 @@ type World struct {
 	wake   time.Time
 }
 
-// New makes an empty world at noon of a Tuesday.
+// New makes a cluster without nodes at noon of a Tuesday.
 func New() *World {
-	return &World{
+	w := &World{
 		State: state.New(), Strategy: rollout.Rolling{}, Now: time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC),
 		agents: map[string]*agent{}, holds: map[string]api.TaskState{}, broken: map[string]broken{},
 	}
+	if _, err := w.Propose(&api.Command{Kind: &api.Command_PutCluster{PutCluster: &api.Cluster{Id: "c"}}}); err != nil {
+		panic(err)
+	}
+	return w
 }
 
 // Propose commits a command at once.
@@ -168,17 +173,24 @@ func (w *World) KillLeader() error {
 	return w.State.Restore(&snapshot)
 }
 
-// NodeUp makes a node, or brings it back. Zero fields get defaults.
+// NodeUp makes a node, or brings it back. Zero fields get defaults; one whose
+// id was removed comes with another id under its old name.
 func (w *World) NodeUp(n *api.Node) error {
+	n = proto.CloneOf(n)
+	if n.Name == "" {
+		n.Name = n.Id
+	}
+	for slices.ContainsFunc(w.State.View().Cluster().GetRemoved(), func(r *api.RemovedNode) bool { return r.Id == n.Id }) {
+		n.Id += "'"
+	}
 	if old := w.State.View().Node(n.Id); old != nil {
 		w.agents[n.Id].down = false
 		_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "up", StatusReason: "its agent came back"}}})
 		return err
 	}
-	n = proto.CloneOf(n)
-	n.Role, n.Availability, n.Status, n.StatusSince = "agent", "active", "up", timestamppb.New(w.Now)
-	if n.Name == "" {
-		n.Name = n.Id
+	n.Availability, n.Status, n.StatusSince = "active", "up", timestamppb.New(w.Now)
+	if n.Role == "" {
+		n.Role = "agent"
 	}
 	if n.Facts == nil {
 		n.Facts = &api.NodeFacts{CpusMilli: 8000, Memory: 16 << 30}
@@ -192,10 +204,50 @@ func (w *World) NodeUp(n *api.Node) error {
 }
 
 // NodeDown cuts a node off; what runs there runs on.
-func (w *World) NodeDown(id string) error {
+func (w *World) NodeDown(name string) error {
+	id := w.node(name)
 	w.agents[id].down = true
 	_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: id, Status: "down", StatusReason: "its heartbeats ended"}}})
 	return err
+}
+
+// NodeRemove takes a node out of the cluster.
+func (w *World) NodeRemove(name string) error {
+	id := w.node(name)
+	_, err := w.Propose(&api.Command{Kind: &api.Command_RemoveNode{RemoveNode: &api.RemoveNode{Id: id}}})
+	delete(w.agents, id)
+	return err
+}
+
+// NodeSet changes a node as operators do.
+func (w *World) NodeSet(name string, s *api.SetNode) error {
+	s.Id = w.node(name)
+	_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: s}})
+	return err
+}
+
+// node is the id of the node of that name.
+func (w *World) node(name string) string {
+	for _, n := range w.State.View().Nodes() {
+		if n.Name == name {
+			return n.Id
+		}
+	}
+	return name
+}
+
+// Rebalance wishes what `orch rebalance` would.
+func (w *World) Rebalance() ([]*api.Move, error) {
+	moves := schedule.Rebalance(w.State.View(), "")
+	if len(moves) == 0 {
+		return nil, nil
+	}
+	c := &api.Changes{}
+	for _, m := range moves {
+		c.Change = append(c.Change, &api.TaskChange{Id: m.TaskId, Move: m.Reason})
+	}
+	_, err := w.Propose(&api.Command{Kind: &api.Command_Changes{Changes: c}})
+	return moves, err
 }
 
 // Apply commits a stack as its next release.

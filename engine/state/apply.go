@@ -117,7 +117,7 @@ func (w *writer) report(r *api.ReportStatus) {
 		}
 		t := shallow(old)
 		t.Status = s
-		if s.State >= api.TaskState_TASK_STATE_STARTING {
+		if s.State > old.Status.GetState() {
 			t.Wait = nil
 		}
 		w.put(taskTable, t)

@@ -43,6 +43,12 @@ func Service(v state.View, svc *api.Service, now time.Time) *api.ServiceStatus {
 		Checked: svc.Spec.GetTask().GetHealth() != nil,
 	}}
 	s.rollout = v.Rollout(svc.RolloutId)
+	s.down = map[string]*api.Node{}
+	for _, n := range v.Nodes() {
+		if n.Status == "down" {
+			s.down[n.Id] = n
+		}
+	}
 	s.Rollout = s.rollout
 	for _, p := range svc.Spec.Ports {
 		if p.Publish > 0 {
@@ -60,6 +66,7 @@ type summary struct {
 	svc     *api.Service
 	now     time.Time
 	rollout *api.Rollout
+	down    map[string]*api.Node // by id
 
 	live, settled int
 	completed     int
@@ -124,7 +131,11 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 		if st.GetState() >= api.TaskState_TASK_STATE_STARTING && st.GetState() <= api.TaskState_TASK_STATE_RUNNING {
 			s.Running++
 		}
-		if serving(t) {
+		if node := s.down[t.NodeId]; node != nil {
+			if s.Reason == "" {
+				s.Reason, s.Since, s.Deadline = fmt.Sprintf("node %q is down", node.Name), node.StatusSince, t.Wait.GetDeadline()
+			}
+		} else if serving(t) {
 			s.Ready++
 			ready = ready || t.Version == slot.Version && slot.Version == s.svc.Version
 		} else if s.Reason == "" && t.Desired == api.TaskDesired_TASK_DESIRED_RUN {

@@ -1,0 +1,204 @@
+package reconcile
+
+import (
+	"fmt"
+
+	"orch/engine/api"
+	"orch/engine/spec"
+)
+
+// Move is a task that should leave its node, once another node has been found
+// for it. Until then it stays: a drained node, a label that went or a wish to
+// balance is no reason to serve less.
+//
+// A task that may not run twice (stop-first) is stopped then, and the slot's
+// next task starts elsewhere. Any other one is replaced first; for one that
+// *must* go (its node is drained or fails a constraint) this is an ordinary
+// replacement in Changes, which says itself why it waits. So a Move is either
+// a stop-first task that must go, or the wish of Task.move.
+//
+// A wish is carried out only while nodes are used more alike then, one task of
+// a service at a time and only while all its slots serve. An old wish does no
+// harm, and what fits nowhere better stays: the wish ends with its task, or
+// with an attempt to carry it out that failed.
+type Move struct {
+	From      *api.Task // as it is
+	Task      *api.Task // the slot's next one, not in Changes
+	Why       string
+	StopFirst bool
+	Wish      bool
+}
+
+// leaving is a stop-first task that must leave its node.
+type leaving struct {
+	slot *api.Slot
+	task *api.Task
+}
+
+// move decides which tasks may leave their nodes now, so that no more slots
+// are without a serving task than an update would take at once (its
+// parallelism), and, for wishes, one task of a service after the other.
+func (s *service) move(slots []*api.Slot) {
+	if len(s.leaving) == 0 && !s.wished {
+		return
+	}
+	out, calm := s.tally(slots)
+	size, err := spec.BatchSize(s.svc.Spec.GetUpdate().GetParallelism(), len(slots))
+	if err != nil {
+		size = 1
+	}
+	for _, l := range s.leaving {
+		m := Move{From: l.task, Task: s.next(l.slot), Why: s.misplaced(l.task), StopFirst: true}
+		held := ""
+		switch {
+		case m.Task == nil:
+			held = "it would not be started again"
+		case !s.serving(l.task): // nothing is lost
+		case s.rolling():
+			held = "it leaves once the rollout is over"
+		case out >= size:
+			held = "it leaves once others of its service are ready again"
+		default:
+			out++
+		}
+		if held == "" {
+			if w := s.waitFor(l.slot, m.Task); w != nil {
+				held = "its successor " + w.Reason
+			}
+		}
+		if held != "" {
+			s.says(l.task, &api.Wait{Reason: m.Why + ": " + held, Since: stamp(s.now)})
+			continue
+		}
+		s.explains[l.task.Id] = true // by whoever looks for a node
+		s.Moves = append(s.Moves, m)
+	}
+	if s.wished && calm && s.settled() {
+		s.wish(slots)
+	}
+}
+
+// tally counts the slots that are without a serving task and have not ended
+// for good. The service is calm when each slot has one task that serves.
+func (s *service) tally(slots []*api.Slot) (out int, calm bool) {
+	made := map[string]bool{}
+	for _, t := range s.Changes.Create {
+		made[t.SlotId] = true
+	}
+	calm = len(made) == 0 && len(s.leaving) == 0
+	for _, slot := range slots {
+		n, serves := 0, false
+		for _, t := range s.tasks[slot.Id] {
+			if live(t) {
+				n++
+				serves = serves || usable(t) && s.serving(t)
+			}
+		}
+		if n > 1 || n == 1 && !serves {
+			calm = false
+		}
+		if !serves && (n > 0 || made[slot.Id]) {
+			out++
+		}
+	}
+	return out, calm
+}
+
+// wish plans for tasks that should run elsewhere, one of each node: only the
+// first that finds a better node is moved.
+func (s *service) wish(slots []*api.Slot) {
+	if s.svc.Spec.Mode != "replicated" {
+		return
+	}
+	seen := map[string]bool{}
+	for _, slot := range slots {
+		var from *api.Task
+		tried := false
+		for _, t := range s.tasks[slot.Id] {
+			if live(t) {
+				from = t
+			} else if from != nil {
+				tried = tried || byItself(t)
+			}
+		}
+		if from == nil || from.Move == "" || tried || seen[from.NodeId] {
+			continue
+		}
+		next := s.next(slot)
+		if next == nil || s.waitFor(slot, next) != nil {
+			continue
+		}
+		seen[from.NodeId] = true
+		s.Moves = append(s.Moves, Move{From: from, Task: next, Why: from.Move, StopFirst: s.stopFirst(slot, []*api.Task{from}), Wish: true})
+	}
+}
+
+// successor is the newest task that can take a slot over from one that is
+// wished away; nil: there is none, or no wish.
+func (s *service) successor(slot *api.Slot) *api.Task {
+	if !s.wished {
+		return nil
+	}
+	all := s.tasks[slot.Id]
+	for i := len(all) - 1; i >= 0; i-- {
+		if t := all[i]; usable(t) && belongs(t, slot) && s.misplaced(t) == "" {
+			return t
+		}
+	}
+	return nil
+}
+
+// misplaced says why a task must leave its node; "": it needn't.
+func (s *service) misplaced(t *api.Task) string {
+	n := s.nodes[t.NodeId]
+	switch {
+	case n == nil:
+		return ""
+	case n.Availability == "drain":
+		return fmt.Sprintf("node %q is drained", n.Name)
+	}
+	return s.whyNot(n)
+}
+
+// whyNot says which constraint a node fails; "": none.
+func (s *service) whyNot(n *api.Node) string {
+	why, known := s.unfit[n.Id]
+	if !known {
+		if text := spec.Fails(s.svc.Spec, n); text != "" {
+			why = fmt.Sprintf("node %q fails %q", n.Name, text)
+		}
+		s.unfit[n.Id] = why
+	}
+	return why
+}
+
+// rolling says that a rollout is under way.
+func (s *service) rolling() bool {
+	r := s.view.Rollout(s.svc.RolloutId)
+	return r != nil && r.Outcome == ""
+}
+
+// says puts a reason on a task that has its node.
+func (s *service) says(t *api.Task, w *api.Wait) {
+	s.explains[t.Id] = true
+	s.explain(t, w)
+}
+
+// unexplain takes waits away that no longer hold, from tasks that have their
+// node.
+func (s *service) unexplain() {
+	for _, t := range s.explained {
+		if !s.explains[t.Id] {
+			s.change(&api.TaskChange{Id: t.Id, ClearWait: true})
+		}
+	}
+}
+
+// belongs says that a task is of its slot's version and run.
+func belongs(t *api.Task, slot *api.Slot) bool { return t.Version == slot.Version && t.Run == slot.Run }
+
+// serving says that a task has taken over: it runs and is in rotation, on a
+// node that is there.
+func (s *service) serving(t *api.Task) bool {
+	return t.Status.GetState() == api.TaskState_TASK_STATE_RUNNING && t.Status.Ready && s.nodes[t.NodeId].GetStatus() != "down"
+}
