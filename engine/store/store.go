@@ -70,7 +70,11 @@ func Open(c Config) (*Store, error) {
 	if c.Timing == (Timing{}) {
 		c.Timing = defaultTiming
 	}
-	lone := voters(logs, stable, snaps) == 1
+	known, err := voters(logs, stable, snaps)
+	if err != nil {
+		s.closeBolt()
+		return nil, fmt.Errorf("cannot use the raft log in %s: %w; nothing was changed", c.Dir, err)
+	}
 	if c.disk != nil {
 		logs, stable = c.disk(logs, stable)
 	}
@@ -99,7 +103,7 @@ func Open(c Config) (*Store, error) {
 		s.closeBolt()
 		return nil, fmt.Errorf("cannot start raft: %w", err)
 	}
-	if lone {
+	if known == 1 {
 		s.stand()
 	}
 	return s, nil
@@ -141,8 +145,30 @@ func (s *Store) open(c Config) (raft.LogStore, raft.StableStore, raft.SnapshotSt
 		s.closeBolt()
 		return nil, nil, nil, fmt.Errorf("cannot open the snapshots in %s: %w", c.Dir, err)
 	}
-	return bolt, bolt, snaps, nil
+	if c.Key == nil {
+		return bolt, bolt, snaps, nil
+	}
+	sealed, err := newSealedLog(bolt, c.Key)
+	if err != nil {
+		s.closeBolt()
+		return nil, nil, nil, err
+	}
+	// What was just written is read soon, by the followers' replication.
+	logs, err := raft.NewLogCache(cachedLogs, sealed)
+	if err != nil {
+		s.closeBolt()
+		return nil, nil, nil, err
+	}
+	safe, err := newSealedSnapshots(snaps, c.Key)
+	if err != nil {
+		s.closeBolt()
+		return nil, nil, nil, err
+	}
+	return logs, bolt, safe, nil
 }
+
+// cachedLogs entries needn't be decrypted again.
+const cachedLogs = 512
 
 func (s *Store) closeBolt() {
 	if s.bolt != nil {
@@ -150,11 +176,13 @@ func (s *Store) closeBolt() {
 	}
 }
 
-// voters counts those of the newest configuration on disk; 0 if there is none.
-func voters(logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore) int {
+// voters counts those of the newest configuration on disk; 0 if there is
+// none. It reads all of the log: raft would panic on an entry that it can't
+// read later.
+func voters(logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore) (int, error) {
 	known, err := raft.HasExistingState(logs, stable, snaps)
 	if err != nil || !known {
-		return 0
+		return 0, err
 	}
 	n := 0
 	if list, err := snaps.List(); err == nil && len(list) > 0 {
@@ -164,11 +192,14 @@ func voters(logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStor
 	last, _ := logs.LastIndex()
 	for i := max(first, 1); i <= last; i++ {
 		var l raft.Log
-		if logs.GetLog(i, &l) == nil && l.Type == raft.LogConfiguration {
+		if err := logs.GetLog(i, &l); err != nil {
+			return 0, fmt.Errorf("entry %d of %d: %w", i, last, err)
+		}
+		if l.Type == raft.LogConfiguration {
 			n = len(raft.DecodeConfiguration(l.Data).Servers)
 		}
 	}
-	return n
+	return n, nil
 }
 
 // Bootstrap makes this engine the only voter of a new cluster. It is no
