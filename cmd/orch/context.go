@@ -181,7 +181,7 @@ func dialContext(ctx context.Context, name string) (clusterClient, error) {
 	}
 	if c.SSH != "" {
 		h := plainHTTP2(func(context.Context) (net.Conn, error) { return dialSSH(c.SSH) })
-		return apiconnect.NewClusterServiceClient(h, socketURL, connect.WithGRPC()), nil
+		return apiconnect.NewClusterServiceClient(h, socketURL, clientOptions()), nil
 	}
 	creds, err := c.credentials()
 	if err != nil {
@@ -214,7 +214,7 @@ func dialEngines(creds *api.OperatorCredentials, key *ecdsa.PrivateKey) (cluster
 		addresses = append(addresses, e.Address)
 	}
 	h := reach.New(func() []string { return addresses }, wallet.Client(ca.ProtoHTTP))
-	return apiconnect.NewClusterServiceClient(h, reach.URL, connect.WithGRPC()), wallet, nil
+	return apiconnect.NewClusterServiceClient(h, reach.URL, clientOptions()), wallet, nil
 }
 
 // renewOperator gets a new certificate when half of the old one's life is

@@ -46,7 +46,7 @@ func newCluster(t *testing.T) *cluster {
 
 func (c *cluster) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(bin, "orch"), args...)
-	cmd.Env = append(os.Environ(), "ORCH_HOME="+c.home)
+	cmd.Env = append(os.Environ(), "ORCH_HOME="+c.home, "ORCH_CONTEXT=local")
 	cmd.Dir = c.home
 	return cmd
 }
@@ -198,7 +198,7 @@ stack("crash", services = [
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				cmd := exec.CommandContext(ctx, filepath.Join(bin, "orch"), "run", path, "--set", "word="+fmt.Sprint("w", round))
-				cmd.Env = append(os.Environ(), "ORCH_HOME="+c.home)
+				cmd.Env = append(os.Environ(), "ORCH_HOME="+c.home, "ORCH_CONTEXT=local")
 				out, _ := cmd.CombinedOutput() // the engine dies under it, or not
 				if strings.Contains(string(out), "Stack crash: release ") && !strings.Contains(string(out), "unchanged") {
 					acknowledged++

@@ -218,23 +218,13 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	stream, err := client.WatchStack(ctx, connect.NewRequest(&api.WatchStackRequest{Stack: stack}))
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
 	statuses := make(chan *api.StackStatus)
-	done := make(chan struct{})
-	defer close(done)
-	go func() { // ends with the stream, or when nobody takes its word
+	ended := make(chan error, 1)
+	within, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // ends with within, or with the stack
 		defer close(statuses)
-		for stream.Receive() {
-			select {
-			case statuses <- stream.Msg():
-			case <-done:
-				return
-			}
-		}
+		ended <- statusesOf(within, client, stack, statuses)
 	}()
 	var last *api.StackStatus
 	var proven <-chan time.Time // when a converged stack has stayed so
@@ -270,7 +260,46 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return stream.Err()
+	return <-ended
+}
+
+// followAgain is how long a stream of statuses may be broken, as when the
+// engine that leads is lost.
+const followAgain = 20 * time.Second
+
+// statusesOf passes a stack's statuses on, over the loss of an engine.
+func statusesOf(ctx context.Context, client clusterClient, stack string, to chan<- *api.StackStatus) error {
+	var lost time.Time
+	for {
+		stream, err := client.WatchStack(ctx, connect.NewRequest(&api.WatchStackRequest{Stack: stack}))
+		if err == nil {
+			for stream.Receive() {
+				lost = time.Time{}
+				select {
+				case to <- stream.Msg():
+				case <-ctx.Done():
+					return errors.Join(ctx.Err(), stream.Close())
+				}
+			}
+			err = stream.Err()
+			stream.Close()
+		}
+		if err == nil || ctx.Err() != nil || connect.CodeOf(err) == connect.CodeNotFound || connect.CodeOf(err) == connect.CodePermissionDenied {
+			return err
+		}
+		if lost.IsZero() {
+			lost = time.Now()
+		}
+		if time.Since(lost) > followAgain {
+			return err
+		}
+		again := time.NewTimer(200 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+		case <-again.C:
+		}
+		again.Stop()
+	}
 }
 
 // provenAfter is how long a stack must stay converged if not all of its

@@ -81,5 +81,5 @@ type hostClient = apiconnect.HostServiceClient
 
 func socketClients(dir string) (clusterClient, hostClient) {
 	h := plainHTTP2(func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, dir) })
-	return apiconnect.NewClusterServiceClient(h, socketURL, connect.WithGRPC()), apiconnect.NewHostServiceClient(h, socketURL, connect.WithGRPC())
+	return apiconnect.NewClusterServiceClient(h, socketURL, clientOptions()), apiconnect.NewHostServiceClient(h, socketURL, connect.WithGRPC())
 }

@@ -17,4 +17,6 @@ const (
 	ReasonRemoved = "removed"
 	// ReasonRenew: the certificate ended, or its CA was replaced.
 	ReasonRenew = "renew"
+	// ReasonAgain: nothing was done; it can be tried again at once.
+	ReasonAgain = "again"
 )

@@ -53,7 +53,9 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.here(w, r)
 		return
 	case ca.Forwarded(r):
-		f.fail(w, r, "leadership has just changed: try again")
+		err := connect.NewError(connect.CodeUnavailable, errors.New("leadership has just changed: try again"))
+		err.Meta().Set(api.ReasonHeader, api.ReasonAgain)
+		_ = errorWriter.Write(w, r, err)
 		return
 	}
 	// All methods that come here have one request, so it can be sent again.

@@ -11,6 +11,7 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/ca"
+	"orch/engine/schedule"
 	"orch/engine/state"
 )
 
@@ -125,8 +126,23 @@ func (s *Server) Admit(ctx context.Context, r *connect.Request[api.AdmitRequest]
 	return connect.NewResponse(out), nil
 }
 
-func (s *Server) Rebalance(context.Context, *connect.Request[api.RebalanceRequest]) (*connect.Response[api.RebalanceResponse], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("not yet"))
+func (s *Server) Rebalance(ctx context.Context, r *connect.Request[api.RebalanceRequest]) (*connect.Response[api.RebalanceResponse], error) {
+	v := s.Store.View()
+	if name := r.Msg.Stack; name != "" && v.Stack(name) == nil {
+		return nil, notFound("stack", name)
+	}
+	out, changes := &api.RebalanceResponse{}, &api.Changes{}
+	for _, m := range schedule.Rebalance(v, r.Msg.Stack) {
+		out.Moves = append(out.Moves, m)
+		changes.Change = append(changes.Change, &api.TaskChange{Id: m.TaskId, Move: m.Reason})
+	}
+	if r.Msg.DryRun || len(out.Moves) == 0 {
+		return connect.NewResponse(out), nil
+	}
+	if _, err := s.propose(ctx, &api.Command{Kind: &api.Command_Changes{Changes: changes}}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(out), nil
 }
 
 var errNoOperator = errors.New("only operators have an operator's certificate")
