@@ -96,7 +96,7 @@ func trio(t *testing.T) []*member {
 	}
 	eventually(t, first.Leads)
 	for _, m := range all[1:] {
-		if err := first.Add(m.id, m.address); err != nil {
+		if err := first.AddVoter(t.Context(), m.id, m.address); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,8 +1,6 @@
 package store
 
 import (
-	"time"
-
 	"github.com/hashicorp/raft"
 )
 
@@ -11,9 +9,10 @@ import (
 // MaxPending is how many deltas a watcher keeps.
 const MaxPending = maxPending
 
-// Add makes another engine a voter of the cluster that s leads.
-func (s *Store) Add(id, address string) error {
-	return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 10*time.Second).Error()
+// Kill ends s as a crash would: it hands nothing over, and says nothing more.
+func (s *Store) Kill() error {
+	s.trans.Close()
+	return s.end()
 }
 
 // LogRange is the first and the last entry that the log keeps.

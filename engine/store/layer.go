@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -17,40 +18,48 @@ type Layer struct {
 	address net.Addr
 	dial    *tls.Config
 	conns   chan net.Conn
-	closed  chan struct{}
-	once    sync.Once
+	ctx     context.Context // ends with Close
+	end     context.CancelFunc
 }
 
 // NewLayer makes a layer that is reached at address and dials with config.
 func NewLayer(address net.Addr, config *tls.Config) *Layer {
-	return &Layer{address: address, dial: config, conns: make(chan net.Conn), closed: make(chan struct{})}
+	ctx, end := context.WithCancel(context.Background())
+	return &Layer{address: address, dial: config, conns: make(chan net.Conn), ctx: ctx, end: end}
 }
 
 // Serve hands an accepted connection to raft and returns when raft is done
 // with it.
 func (l *Layer) Serve(c net.Conn) {
-	held := &heldConn{Conn: c, done: make(chan struct{})}
+	held := l.hold(c)
 	select {
 	case l.conns <- held:
-	case <-l.closed:
-		c.Close()
-		return
+		<-held.done
+	case <-l.ctx.Done():
 	}
-	select {
-	case <-held.done:
-	case <-l.closed:
-		c.Close()
-	}
+	c.Close()
+}
+
+// hold ties a connection's life to the layer's: raft leaves idle connections
+// open when it ends, and waits for those that are in use.
+func (l *Layer) hold(c net.Conn) *heldConn {
+	held := &heldConn{Conn: c, done: make(chan struct{})}
+	held.stop = context.AfterFunc(l.ctx, func() { held.Close() })
+	return held
 }
 
 type heldConn struct {
 	net.Conn
 	once sync.Once
 	done chan struct{}
+	stop func() bool
 }
 
 func (c *heldConn) Close() error {
-	c.once.Do(func() { close(c.done) })
+	c.once.Do(func() {
+		c.stop()
+		close(c.done)
+	})
 	return c.Conn.Close()
 }
 
@@ -59,20 +68,29 @@ func (l *Layer) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
 		return c, nil
-	case <-l.closed:
+	case <-l.ctx.Done():
 		return nil, errors.New("the layer is closed")
 	}
 }
 
+// Close ends all connections, also those that are being made.
 func (l *Layer) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.end()
 	return nil
 }
 
+// Addr is where the layer is reached.
 func (l *Layer) Addr() net.Addr { return l.address }
 
+var errDial = errors.New("cannot reach the engine at")
+
+// Dial reaches another engine's layer within dialWithin at most.
 func (l *Layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(l.ctx, min(timeout, dialWithin))
 	defer cancel()
-	return (&tls.Dialer{Config: l.dial}).DialContext(ctx, "tcp", string(address))
+	c, err := (&tls.Dialer{Config: l.dial}).DialContext(ctx, "tcp", string(address))
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", errDial, address, err)
+	}
+	return l.hold(c), nil
 }

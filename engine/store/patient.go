@@ -43,7 +43,7 @@ func (p *patient) write(what string, do func() error) error {
 	for {
 		select {
 		case <-p.closing:
-			return err
+			return fmt.Errorf("%w: %w", ErrLost, err) // part of it may be on the disk
 		case <-t.C:
 			if err = do(); err == nil {
 				p.log.Info("the raft log can be written again")

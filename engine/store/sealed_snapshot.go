@@ -3,12 +3,12 @@ package store
 import (
 	"bufio"
 	"crypto/cipher"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-
-	"crypto/rand"
+	"path/filepath"
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/crypto/chacha20poly1305"
@@ -23,6 +23,8 @@ import (
 //
 // The nonce of a chunk is the prefix, its number (4 bytes, big-endian), and 1
 // for the last chunk, else 0: chunks can't be left out, swapped or cut off.
+// The snapshot's index and term (8 bytes each, big-endian) are associated data.
+// Only an empty text has an empty chunk, so that sizes follow from each other.
 // This is the STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár,
 // "Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance"
 // (2015).
@@ -38,14 +40,7 @@ const (
 type sealedSnapshots struct {
 	raft.SnapshotStore
 	aead cipher.AEAD
-}
-
-func newSealedSnapshots(snaps raft.SnapshotStore, key []byte) (*sealedSnapshots, error) {
-	aead, err := chacha20poly1305.NewX(key)
-	if err != nil {
-		return nil, fmt.Errorf("cannot encrypt snapshots: %w", err)
-	}
-	return &sealedSnapshots{snaps, aead}, nil
+	path string
 }
 
 // plainSize of a sealed snapshot of n bytes.
@@ -61,11 +56,9 @@ func (s *sealedSnapshots) Create(version raft.SnapshotVersion, index, term uint6
 	if err != nil {
 		return nil, err
 	}
-	out := &sealedSink{SnapshotSink: sink, aead: s.aead, nonce: make([]byte, chacha20poly1305.NonceSizeX), buf: make([]byte, 0, sealChunk)}
-	if _, err := rand.Read(out.nonce[:sealPrefix]); err != nil {
-		return nil, errors.Join(err, sink.Cancel())
-	}
-	if _, err := sink.Write(append([]byte(sealMagic), out.nonce[:sealPrefix]...)); err != nil {
+	out := &sealedSink{SnapshotSink: sink, chunks: newChunks(s.aead, index, term), buf: make([]byte, 0, sealChunk)}
+	rand.Read(out.chunks.nonce[:sealPrefix]) // never fails
+	if _, err := sink.Write(append([]byte(sealMagic), out.chunks.nonce[:sealPrefix]...)); err != nil {
 		return nil, errors.Join(err, sink.Cancel())
 	}
 	return out, nil
@@ -86,33 +79,47 @@ func (s *sealedSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, er
 	if err != nil {
 		return nil, nil, err
 	}
+	where := filepath.Join(s.path, id, "state.bin")
 	head := make([]byte, len(sealMagic)+sealPrefix)
 	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(sealMagic)]) != sealMagic {
-		return nil, nil, errors.Join(fmt.Errorf("snapshot %s is not encrypted as this orch does it", id), r.Close())
+		return nil, nil, errors.Join(fmt.Errorf("the snapshot %s is not encrypted as this orch does it", where), r.Close())
 	}
-	in := &sealedReader{id: id, from: bufio.NewReaderSize(r, sealChunk+sealTag+1), close: r.Close, aead: s.aead, nonce: make([]byte, chacha20poly1305.NonceSizeX)}
-	copy(in.nonce, head[len(sealMagic):])
+	in := &sealedReader{where: where, from: bufio.NewReaderSize(r, sealChunk+sealTag), close: r.Close, chunks: newChunks(s.aead, m.Index, m.Term)}
+	copy(in.chunks.nonce, head[len(sealMagic):])
 	c := *m
 	c.Size = plainSize(m.Size)
 	return &c, in, nil
 }
 
-// chunkNonce sets the number and the mark of a chunk.
-func chunkNonce(nonce []byte, number uint32, last bool) []byte {
-	binary.BigEndian.PutUint32(nonce[sealPrefix:], number)
-	nonce[sealPrefix+4] = 0
+// chunks are those of one snapshot, in their order.
+type chunks struct {
+	aead   cipher.AEAD
+	nonce  []byte
+	number uint32
+	about  []byte
+}
+
+func newChunks(aead cipher.AEAD, index, term uint64) chunks {
+	about := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, index), term)
+	return chunks{aead: aead, nonce: make([]byte, aead.NonceSize()), about: about}
+}
+
+// next is the nonce of the next chunk.
+func (c *chunks) next(last bool) []byte {
+	binary.BigEndian.PutUint32(c.nonce[sealPrefix:], c.number)
+	c.nonce[sealPrefix+4] = 0
 	if last {
-		nonce[sealPrefix+4] = 1
+		c.nonce[sealPrefix+4] = 1
 	}
-	return nonce
+	c.number++
+	return c.nonce
 }
 
 type sealedSink struct {
 	raft.SnapshotSink
-	aead   cipher.AEAD
-	nonce  []byte
-	number uint32
-	buf    []byte // plain text of the chunk under way
+	chunks
+	buf []byte // plain text of the chunk under way
+	out []byte
 }
 
 func (s *sealedSink) Write(p []byte) (int, error) {
@@ -131,9 +138,9 @@ func (s *sealedSink) Write(p []byte) (int, error) {
 }
 
 func (s *sealedSink) flush(last bool) error {
-	_, err := s.SnapshotSink.Write(s.aead.Seal(nil, chunkNonce(s.nonce, s.number, last), s.buf, nil))
-	s.number++
+	s.out = s.aead.Seal(s.out[:0], s.next(last), s.buf, s.about)
 	s.buf = s.buf[:0]
+	_, err := s.SnapshotSink.Write(s.out)
 	return err
 }
 
@@ -145,14 +152,13 @@ func (s *sealedSink) Close() error {
 }
 
 type sealedReader struct {
-	id     string
-	from   *bufio.Reader
-	close  func() error
-	aead   cipher.AEAD
-	nonce  []byte
-	number uint32
-	plain  []byte // not read yet
-	ended  bool
+	chunks
+	where string
+	from  *bufio.Reader
+	close func() error
+	chunk []byte
+	plain []byte // not read yet
+	ended bool
 }
 
 func (r *sealedReader) Read(p []byte) (int, error) {
@@ -160,7 +166,7 @@ func (r *sealedReader) Read(p []byte) (int, error) {
 		if r.ended {
 			return 0, io.EOF
 		}
-		if err := r.next(); err != nil {
+		if err := r.fill(); err != nil {
 			return 0, err
 		}
 	}
@@ -169,18 +175,19 @@ func (r *sealedReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *sealedReader) next() error {
-	chunk := make([]byte, sealChunk+sealTag)
-	n, err := io.ReadFull(r.from, chunk)
+func (r *sealedReader) fill() error {
+	if r.chunk == nil {
+		r.chunk = make([]byte, sealChunk+sealTag)
+	}
+	n, err := io.ReadFull(r.from, r.chunk)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return err
 	}
 	_, more := r.from.Peek(1)
 	r.ended = more != nil
-	if r.plain, err = r.aead.Open(nil, chunkNonce(r.nonce, r.number, r.ended), chunk[:n], nil); err != nil {
-		return fmt.Errorf("snapshot %s can't be decrypted: it is damaged, or of another key", r.id)
+	if r.plain, err = r.aead.Open(r.chunk[:0], r.next(r.ended), r.chunk[:n], r.about); err != nil {
+		return fmt.Errorf("the snapshot %s can't be decrypted: it is damaged, or of another key", r.where)
 	}
-	r.number++
 	return nil
 }
 
