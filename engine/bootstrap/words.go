@@ -1,0 +1,93 @@
+package bootstrap
+
+import (
+	"errors"
+	"strings"
+)
+
+// split cuts a line into words as a shell does, without its expansions:
+// blanks part words, single and double quotes keep them, a backslash keeps one
+// character, a # at a word's beginning ends the line. end is where the comment
+// begins.
+func split(line string) (words []string, end int, err error) {
+	var word strings.Builder
+	in, quote, escaped := false, byte(0), false
+	flush := func() {
+		if in {
+			words = append(words, word.String())
+		}
+		word.Reset()
+		in = false
+	}
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		switch {
+		case escaped:
+			word.WriteByte(c)
+			escaped = false
+		case c == '\\' && quote != '\'':
+			in, escaped = true, true
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteByte(c)
+		case c == '\'' || c == '"':
+			in, quote = true, c
+		case c == ' ' || c == '\t' || c == '\r':
+			flush()
+		case c == '#' && !in:
+			return words, i, nil
+		default:
+			in = true
+			word.WriteByte(c)
+		}
+	}
+	switch {
+	case quote != 0:
+		return nil, len(line), errors.New("a quote is not closed: " + string(quote))
+	case escaped:
+		return nil, len(line), errors.New("a backslash ends the line: a host is one line")
+	}
+	flush()
+	return words, len(line), nil
+}
+
+// quote makes one word of text for a POSIX shell.
+func quote(text string) string {
+	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// nearest is the known word that was probably meant, or "".
+func nearest(word string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if d := distance(word, k); d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
