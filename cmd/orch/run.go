@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -267,6 +268,10 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 // engine that leads is lost.
 const followAgain = 20 * time.Second
 
+// hostAgain is how long the daemon of this host may be gone, as when it is
+// begun anew.
+const hostAgain = 2 * time.Second
+
 // statusesOf passes a stack's statuses on, over the loss of an engine.
 func statusesOf(ctx context.Context, client clusterClient, stack string, to chan<- *api.StackStatus) error {
 	var lost time.Time
@@ -290,7 +295,9 @@ func statusesOf(ctx context.Context, client clusterClient, stack string, to chan
 		if lost.IsZero() {
 			lost = time.Now()
 		}
-		if time.Since(lost) > followAgain {
+		gone := time.Since(lost)
+		var op *net.OpError
+		if gone > followAgain || gone > hostAgain && errors.As(err, &op) && op.Net == "unix" {
 			return err
 		}
 		again := time.NewTimer(200 * time.Millisecond)
