@@ -6,10 +6,10 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check lint bench fmt proto clean FORCE
+.PHONY: help demo build test check lint bench bench-cluster fmt proto clean FORCE
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: bin/orch bin/demo ## TICK on this machine: see http://127.0.0.1:8888; CHECK=1 proves it and ends
 	@bin/demo -orch bin/orch $(if $(CHECK),-check) $(if $(RUNTIME),-runtime $(RUNTIME))
@@ -44,6 +44,9 @@ test: lint build ## everything, with Docker, namespaces and sshd where they are 
 bench: build ## how fast orch is, beside a peer or a limit in the same run; PARTS=1: the parts, too
 	go run ./cmd/bench -orch bin/orch
 	$(if $(PARTS),go test -run '^$$$$' -bench . -benchmem ./...)
+
+bench-cluster: build ## a cluster of three hosts beside Docker Swarm on the same; needs root and Docker
+	go run ./cmd/bench -cluster -orch bin/orch
 
 fmt: build ## gofmt, and orch fmt for the playbooks
 	gofmt -w agent builtins cmd engine playbooks

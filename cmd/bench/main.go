@@ -3,9 +3,13 @@
 // of a few rounds on whatever machine it runs on.
 //
 //	bench [-orch bin/orch] [-rounds 5] [-only eval,start,scale,idle,heal,update]
+//	bench -cluster [-orch bin/orch] [-rounds 3] [-only bare,swarm,orch]
+//
+// The second form is `make bench-cluster`; see package cluster.
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -15,6 +19,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"orch/cmd/bench/cluster"
 )
 
 // row is one line of the table. A limit or a peer's time is what `got` is
@@ -36,12 +42,19 @@ type bench struct {
 
 func main() {
 	orch := flag.String("orch", "bin/orch", "the binary to measure")
-	rounds := flag.Int("rounds", 5, "rounds, of which the median counts")
+	rounds := flag.Int("rounds", 0, "rounds, of which the median counts (default 5; with -cluster 3, and one of what is slow)")
 	only := flag.String("only", "", "parts to run, with commas between")
+	three := flag.Bool("cluster", false, "measure a cluster of three hosts, beside Docker Swarm on the same")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *orch, *rounds, *only); err != nil {
+	var err error
+	if *three {
+		err = cluster.Run(ctx, cluster.Config{Orch: *orch, Rounds: *rounds, Only: *only, Out: os.Stdout})
+	} else {
+		err = run(ctx, *orch, cmp.Or(*rounds, 5), *only)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
