@@ -22,6 +22,7 @@ import (
 	"orch/engine/folder"
 	"orch/engine/operator"
 	"orch/engine/seal"
+	"orch/engine/state"
 	"orch/engine/store"
 )
 
@@ -134,7 +135,7 @@ func (e *Engine) open(keys folder.Keys) (err error) {
 			return fmt.Errorf("cannot make the cluster: %w", err)
 		}
 	}
-	e.desk = &enroll.Desk{Store: e.store, Key: e.key, Heard: e.announced, MayLeave: e.mayLeave}
+	e.desk = &enroll.Desk{Store: e.store, Key: e.key, Heard: e.announced, MayLeave: e.mayLeave, Gone: e.gone}
 	e.dispatcher = &dispatch.Dispatcher{
 		Store: e.store, Watch: func() dispatch.Watcher { return e.store.Watch() }, Open: e.key.Open,
 		Membership: enroll.Membership, Logger: e.cfg.Logger,
@@ -168,13 +169,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	work.Go(func() { e.lead(ctx) })
 	work.Go(func() { e.announce(ctx) })
 	<-ctx.Done()
-	e.handOver()
+	e.HandOver()
 	e.server.Close()
 	return context.Cause(ctx)
 }
 
-// handOver lets another engine lead while this one still answers.
-func (e *Engine) handOver() {
+// HandOver lets another engine lead, if this one does and there is one.
+func (e *Engine) HandOver() {
 	if !e.store.Leads() || len(e.store.Members()) < 2 {
 		return
 	}
@@ -194,10 +195,24 @@ func (e *Engine) remember(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.Wake():
-			changes, _ := w.Take()
+			changes, all := w.Take()
 			e.history.Add(changes)
+			if all || clusterChanged(changes) {
+				e.relock()
+			}
 		}
 	}
+}
+
+func clusterChanged(changes []state.Change) bool {
+	for _, c := range changes {
+		for _, d := range c.Deltas {
+			if _, is := d.After.(*api.Cluster); is {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Close ends what Open began; after Run has returned.

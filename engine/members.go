@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ import (
 
 // heard is what engines said of themselves last, in the leader's memory.
 type heard struct {
-	mu  sync.Mutex
-	all map[string]*announcement
+	mu    sync.Mutex
+	all   map[string]*announcement
+	since time.Time // this engine leads
 }
 
 type announcement struct {
@@ -35,7 +37,18 @@ type announcement struct {
 func (h *heard) reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.all = nil
+	h.all, h.since = nil, time.Now()
+}
+
+// fresh says that an engine was heard of lately, or that there was no time
+// for it since this engine leads.
+func (h *heard) fresh(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a := h.all[id]; a != nil {
+		return time.Since(a.at) < member.Fresh
+	}
+	return time.Since(h.since) < member.Fresh
 }
 
 func (h *heard) of(id string) *announcement {
@@ -76,6 +89,24 @@ func (e *Engine) servers() []member.Server {
 func (e *Engine) mayLeave(node string) error {
 	return member.Removal(node, e.servers(), e.heard.members(), time.Now())
 }
+
+// gone waits until an engine is none of raft's servers any more.
+func (e *Engine) gone(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, goneWithin)
+	defer cancel()
+	tick := time.NewTicker(membersEvery / 4)
+	defer tick.Stop()
+	for slices.ContainsFunc(e.servers(), func(s member.Server) bool { return s.ID == node }) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+const goneWithin = 10 * time.Second
 
 // MayLeave implements operator.Engines.
 func (e *Engine) MayLeave(node string) error { return e.mayLeave(node) }
@@ -161,6 +192,8 @@ const (
 	announceEvery = time.Second
 	// announceAgain while nobody was reached.
 	announceAgain = 200 * time.Millisecond
+	// leaderLook often a new leader is looked for, to announce at once.
+	leaderLook = 50 * time.Millisecond
 )
 
 // announce tells the leader that this engine is there, and keeps what it
@@ -171,13 +204,20 @@ func (e *Engine) announce(ctx context.Context) {
 	others := apiconnect.NewNodeServiceClient(client, reach.URL, connect.WithGRPC())
 	again := time.NewTimer(0)
 	defer again.Stop()
-	said := ""
+	look := time.NewTicker(leaderLook)
+	defer look.Stop()
+	said, told := "", ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-again.C:
+		case <-look.C:
+			if leader := e.otherLeader(); leader == told || leader == "" {
+				continue
+			}
 		}
+		told = e.otherLeader()
 		m, err := e.announceOnce(ctx, others)
 		switch {
 		case ctx.Err() != nil:
@@ -193,7 +233,6 @@ func (e *Engine) announce(ctx context.Context) {
 			e.cfg.Membership(m)
 		}
 		said = ""
-		e.relock()
 		again.Reset(announceEvery)
 	}
 }
@@ -314,6 +353,7 @@ func (e *Engine) Engines() []*api.EngineStatus {
 			s.State = "leader"
 		}
 	}
+	slices.SortFunc(all, func(a, b *api.EngineStatus) int { return cmp.Compare(a.Name, b.Name) })
 	if !e.serving.Load() {
 		return all
 	}
@@ -322,7 +362,7 @@ func (e *Engine) Engines() []*api.EngineStatus {
 		if a != nil {
 			s.Applied, s.Version, s.Heard = a.Applied, a.Version, timestamppb.New(a.at)
 		}
-		if s.State == "voter" && (a == nil || time.Since(a.at) > member.Fresh) {
+		if s.State == "voter" && !e.heard.fresh(s.NodeId) {
 			s.State, s.Reason = "unreachable", "it has not been heard of"
 		}
 	}

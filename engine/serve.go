@@ -39,7 +39,7 @@ func (e *Engine) handlers() {
 	all.Handle("/", anywhere)
 	e.here = all
 	e.server = &http.Server{
-		Handler: e.cfg.Wallet.Middleware(all), TLSConfig: e.cfg.Wallet.Server(), ReadHeaderTimeout: 10 * time.Second,
+		Handler: e.cfg.Wallet.Middleware(all), TLSConfig: e.cfg.Wallet.Server(), ConnContext: ca.ConnContext, ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(e.cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	e.server.Protocols = new(http.Protocols)

@@ -58,7 +58,7 @@ type Worker struct {
 	next    map[string]*api.Assignment // begin when the task of that id before them is gone
 	changed map[string]bool            // task ids with an unreported status
 	routes  chan struct{}              // routes may have changed
-	pruning int                        // prunes under way
+	pruning int                        // sweeps and prunes under way
 }
 
 // New makes a worker; Run makes it work.
@@ -169,7 +169,13 @@ func (w *Worker) sweep(listed map[string]bool) {
 	if ctx == nil {
 		return
 	}
+	w.pruning++
 	w.work.Go(func() {
+		defer func() {
+			w.mu.Lock()
+			w.pruning--
+			w.mu.Unlock()
+		}()
 		for _, r := range w.Runtimes {
 			found, err := r.List(ctx)
 			if err != nil {

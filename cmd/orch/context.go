@@ -195,12 +195,15 @@ func dialContext(ctx context.Context, name string) (clusterClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use context %q: %w", name, err)
 	}
-	if renewed := renewOperator(ctx, client, wallet, key); renewed != nil {
-		if next, err := newContext(renewed, []byte(c.Key)); err == nil {
-			_ = writeContext(name, next) // the next command tries again
-		}
+	renewed := renewOperator(ctx, client, wallet, key)
+	if renewed == nil {
+		return client, nil
 	}
-	return client, nil
+	if next, err := newContext(renewed, []byte(c.Key)); err == nil {
+		_ = writeContext(name, next) // the next command tries again
+	}
+	client, _, err = dialEngines(renewed, key) // the connection was made with the old one
+	return client, err
 }
 
 // dialEngines makes a client of credentials.
@@ -236,11 +239,7 @@ func renewOperator(ctx context.Context, client clusterClient, wallet *ca.Wallet,
 	if err != nil {
 		return nil // what the operator asked for fails for the same reason, and says so
 	}
-	c := r.Msg
-	if wallet.Set(ca.Credentials{Key: key, Certificate: c.Certificate, Roots: c.Roots, Bridges: c.Bridges}) != nil {
-		return nil
-	}
-	return c
+	return r.Msg
 }
 
 // renewAsked says that the cluster knows the key, but not the certificate's

@@ -404,19 +404,18 @@ func (d *daemon) clear(ctx context.Context) error {
 	if a == nil {
 		return nil
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		a.Evict() // again: an engine that didn't hear of it may assign some
-		if a.Bare() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("tasks still run: %w", ctx.Err())
-		case <-tick.C:
+	for range 2 { // an engine that didn't hear of it may assign some meanwhile
+		for a.Evict(); !a.Bare(); {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("tasks still run: %w", ctx.Err())
+			case <-tick.C:
+			}
 		}
 	}
+	return nil
 }
 
 // finish ends Run.

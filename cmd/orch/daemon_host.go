@@ -86,8 +86,14 @@ func (d *daemon) tellLeave(ctx context.Context) error {
 	if d.wallet == nil {
 		return connect.NewError(connect.CodeFailedPrecondition, folder.ErrLocked)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	d.mu.Lock()
+	e := d.engine
+	d.mu.Unlock()
+	if e != nil {
+		e.HandOver() // another engine sees to it that this one is gone from the voters
+	}
 	client, done := d.nodeService()
 	defer done()
 	_, err := client.Leave(ctx, connect.NewRequest(&api.LeaveRequest{}))

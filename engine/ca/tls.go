@@ -33,7 +33,6 @@ type Wallet struct {
 	pair  tls.Certificate
 	leaf  *x509.Certificate
 	roots *x509.CertPool
-	known map[string]bool // certificates (raw) that led to a root, ended or not
 }
 
 // NewWallet makes a wallet with credentials.
@@ -68,7 +67,7 @@ func (w *Wallet) Set(c Credentials) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.creds, w.pair, w.leaf, w.roots, w.known = c, pair, leaf, roots, map[string]bool{}
+	w.creds, w.pair, w.leaf, w.roots = c, pair, leaf, roots
 	return nil
 }
 
@@ -188,36 +187,14 @@ func (w *Wallet) Identify(s *tls.ConnectionState) Identity {
 		id.Level = leaf.Subject.OrganizationalUnit[0]
 	}
 	id.Key, _ = KeyDigest(leaf.PublicKey)
-	now := time.Now()
-	id.Verified = w.leads(s.PeerCertificates) && now.After(leaf.NotBefore) && now.Before(leaf.NotAfter)
-	return id
-}
-
-// mostKnown bounds how many certificates are remembered.
-const mostKnown = 4096
-
-// leads says whether a chain led to a root while its certificate was valid.
-func (w *Wallet) leads(chain []*x509.Certificate) bool {
 	w.mu.RLock()
-	leads, known := w.known[string(chain[0].Raw)]
 	roots := w.roots
 	w.mu.RUnlock()
-	if known {
-		return leads
-	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	_, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		CurrentTime: chain[0].NotAfter, // whether it is valid now is asked each time
 	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.roots == roots {
-		if len(w.known) >= mostKnown {
-			w.known = map[string]bool{}
-		}
-		w.known[string(chain[0].Raw)] = err == nil
-	}
-	return err == nil
+	id.Verified = err == nil
+	return id
 }
 
 // Issuer is the digest of the root that signed a certificate; empty where

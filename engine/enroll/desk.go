@@ -31,6 +31,8 @@ type Desk struct {
 	Heard func(*api.AnnounceRequest)
 	// MayLeave is an error if the engines couldn't go on without one.
 	MayLeave func(node string) error
+	// Gone returns once a removed node is no voter any more.
+	Gone func(ctx context.Context, node string) error
 }
 
 const keyName = "ca" // the name that the CA's key is sealed under

@@ -146,5 +146,8 @@ func (d *Desk) Leave(ctx context.Context, _ *connect.Request[api.LeaveRequest]) 
 	if err := d.propose(ctx, &api.Command{Kind: &api.Command_RemoveNode{RemoveNode: &api.RemoveNode{Id: id}}}); err != nil {
 		return nil, err
 	}
+	if err := d.Gone(ctx, id); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("this node is removed, but the engines still count its vote: %w", err))
+	}
 	return connect.NewResponse(&api.LeaveResponse{}), nil
 }

@@ -58,8 +58,10 @@ func (l lines) Write(p []byte) (int, error) {
 	if bytes.HasPrefix(text, []byte("[ERROR]")) {
 		level = slog.LevelError
 	}
-	if bytes.Contains(text, []byte("starting election")) {
-		level = slog.LevelDebug // how every engine begins
+	for _, usual := range []string{"starting election", "use of closed network connection", "failed to get previous log", "appendEntries rejected, sending older logs"} {
+		if bytes.Contains(text, []byte(usual)) {
+			level = slog.LevelDebug // how engines begin, end and catch up
+		}
 	}
 	if _, rest, ok := bytes.Cut(text, []byte("] ")); ok {
 		text = bytes.TrimSpace(rest)
