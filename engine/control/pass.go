@@ -96,7 +96,6 @@ func (p *planner) place() {
 	}
 	urgent := len(requests)
 	var moves []reconcile.Move
-	granted := map[int]bool{} // a wish, by plan: one at a time
 	for i, pl := range p.plans {
 		for _, m := range pl.plan.Moves {
 			r := p.request(pl.svc, m.Task)
@@ -112,11 +111,7 @@ func (p *planner) place() {
 		decisions := schedule.Place(p.view.Nodes(), p.view.Tasks(), schedule.Specs(p.view), requests)
 		for i, d := range decisions {
 			if i >= urgent {
-				m := moves[i-urgent]
-				if !m.Wish || !granted[owner[i]] {
-					p.move(p.plans[owner[i]], m, d)
-				}
-				granted[owner[i]] = granted[owner[i]] || m.Wish && d.Node != ""
+				p.move(p.plans[owner[i]], moves[i-urgent], d)
 				continue
 			}
 			p.decide(p.plans[owner[i]], requests[i].Task, d)
@@ -130,21 +125,31 @@ func (p *planner) place() {
 	}
 }
 
-// move lets a task leave its node if there is another one for it.
+// move lets a task leave its node if there is another one for it and its
+// service can spare it now.
 func (p *planner) move(pl planned, m reconcile.Move, d schedule.Decision) {
+	reason := ""
+	switch {
+	case d.Node == "":
+		p.homeless(pl.svc)
+		reason = d.Reason
+	case !m.Free && pl.plan.Spare == 0:
+		reason = "it leaves once others of its service are ready again"
+	case !m.Free:
+		pl.plan.Spare--
+	}
 	c := pl.plan.Changes
 	switch {
-	case d.Node != "" && m.StopFirst: // the room is free only now; next time it is given
-		c.Change = append(c.Change, &api.TaskChange{Id: m.From.Id, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: m.Why, ClearWait: true})
-	case d.Node != "":
-		p.decide(pl, m.Task, d)
-		c.Create = append(c.Create, m.Task)
-	default:
-		p.homeless(pl.svc)
-		reason := m.Why + ": " + d.Reason
-		if !m.Wish && m.From.Wait.GetReason() != reason {
+	case reason != "" && m.Wish: // nobody needs to know
+	case reason != "":
+		if reason = m.Why + ": " + reason; m.From.Wait.GetReason() != reason {
 			c.Change = append(c.Change, &api.TaskChange{Id: m.From.Id, Wait: p.wait(m.From, reason)})
 		}
+	case m.StopFirst: // its room is free only then: the next one is placed again
+		c.Change = append(c.Change, &api.TaskChange{Id: m.From.Id, Desired: api.TaskDesired_TASK_DESIRED_STOP, StopReason: m.Why, ClearWait: true})
+	default:
+		p.decide(pl, m.Task, d)
+		c.Create = append(c.Create, m.Task)
 	}
 }
 

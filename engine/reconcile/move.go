@@ -27,6 +27,7 @@ type Move struct {
 	Why       string
 	StopFirst bool
 	Wish      bool
+	Free      bool // it serves nobody: Plan.Spare needn't be spent
 }
 
 // leaving is a stop-first task that must leave its node.
@@ -35,9 +36,9 @@ type leaving struct {
 	task *api.Task
 }
 
-// move decides which tasks may leave their nodes now, so that no more slots
-// are without a serving task than an update would take at once (its
-// parallelism), and, for wishes, one task of a service after the other.
+// move lists the tasks that may leave their nodes, and how many of them now:
+// so many that no more slots are without a serving task than an update would
+// take at once (its parallelism), and of wishes one.
 func (s *service) move(slots []*api.Slot) {
 	if len(s.leaving) == 0 && !s.wished {
 		return
@@ -47,24 +48,19 @@ func (s *service) move(slots []*api.Slot) {
 	if err != nil {
 		size = 1
 	}
+	s.Spare = max(size-out, 0)
 	for _, l := range s.leaving {
-		m := Move{From: l.task, Task: s.next(l.slot), Why: s.misplaced(l.task), StopFirst: true}
-		held := ""
-		switch {
-		case m.Task == nil:
-			held = "it would not be started again"
-		case !s.serving(l.task): // nothing is lost
-		case s.rolling():
-			held = "it leaves once the rollout is over"
-		case out >= size:
-			held = "it leaves once others of its service are ready again"
-		default:
-			out++
+		if s.nodes[l.task.NodeId].GetStatus() == "down" {
+			continue // nobody there to stop it; soon it is lost
 		}
-		if held == "" {
-			if w := s.waitFor(l.slot, m.Task); w != nil {
-				held = "its successor " + w.Reason
-			}
+		m := Move{From: l.task, Task: s.next(l.slot), Why: s.misplaced(l.task), StopFirst: true, Free: !s.serving(l.task)}
+		held := ""
+		if m.Task == nil {
+			held = "it would not be started again"
+		} else if w := s.waitFor(l.slot, m.Task); w != nil {
+			held = "its successor " + w.Reason
+		} else if s.rolling() && !m.Free {
+			held = "it leaves once the rollout is over"
 		}
 		if held != "" {
 			s.says(l.task, &api.Wait{Reason: m.Why + ": " + held, Since: stamp(s.now)})
@@ -74,6 +70,7 @@ func (s *service) move(slots []*api.Slot) {
 		s.Moves = append(s.Moves, m)
 	}
 	if s.wished && calm && s.settled() {
+		s.Spare = 1
 		s.wish(slots)
 	}
 }
@@ -104,8 +101,7 @@ func (s *service) tally(slots []*api.Slot) (out int, calm bool) {
 	return out, calm
 }
 
-// wish plans for tasks that should run elsewhere, one of each node: only the
-// first that finds a better node is moved.
+// wish plans for tasks that should run elsewhere, one of each node.
 func (s *service) wish(slots []*api.Slot) {
 	if s.svc.Spec.Mode != "replicated" {
 		return

@@ -16,9 +16,10 @@ type Plan struct {
 	// Place lists the tasks that may be given a node now: those among
 	// Changes.Create, and older ones that still have none.
 	Place []*api.Task
-	// Moves lists the tasks that should leave their nodes, each as soon as
-	// there is another one for it.
+	// Moves lists the tasks that should leave their nodes, the first Spare of
+	// those for which there is another one.
 	Moves []Move
+	Spare int
 	// Wake is when to look again even if nothing changes; zero: never.
 	Wake time.Time
 }

@@ -51,8 +51,8 @@ func (s *service) wantedKeys() []string {
 		}
 		return keys
 	}
-	for i := range s.svc.Spec.Replicas {
-		keys = append(keys, strconv.Itoa(int(i)+1))
+	for _, n := range s.numbers() {
+		keys = append(keys, strconv.Itoa(n))
 	}
 	return keys
 }

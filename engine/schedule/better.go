@@ -112,18 +112,11 @@ func without(from, a, b *candidate) int {
 func gain(service string, spread []string, from, to *candidate) string {
 	for i := range from.around {
 		if from.around[i] != to.around[i] && *from.around[i]-1 > *to.around[i] {
-			return fmt.Sprintf("%d of %s by %s, %d there", *from.around[i], service, spread[i], *to.around[i])
+			return fmt.Sprintf("%s of node %q has %d of %q, its own %d", spread[i], to.Name, *to.around[i], service, *from.around[i])
 		}
 	}
 	if from.mine-1 > to.mine {
-		return fmt.Sprintf("%d of %s on %q, %d on %q", from.mine, service, from.Name, to.mine, to.Name)
+		return fmt.Sprintf("node %q has %d of %q, its own %d", to.Name, to.mine, service, from.mine)
 	}
-	return fmt.Sprintf("%s on %q, %d on %q", tasks(from.total), from.Name, to.total, to.Name)
-}
-
-func tasks(n int) string {
-	if n == 1 {
-		return "1 task"
-	}
-	return fmt.Sprintf("%d tasks", n)
+	return fmt.Sprintf("node %q has %d tasks in all, its own %d", to.Name, to.total, from.total)
 }

@@ -305,7 +305,7 @@ func TestMovesReadWell(t *testing.T) {
 	for i := range 3 {
 		c.at[taskID("web", i)] = "a"
 	}
-	want := []*api.Move{{TaskId: "app/web.3#1", From: "a", To: "b", Reason: `3 of app/web on "a", 0 on "b"`}}
+	want := []*api.Move{{TaskId: "app/web.3#1", From: "a", To: "b", Reason: `node "b" has 0 of "app/web", its own 3`}}
 	if diff := cmp.Diff(want, schedule.Rebalance(c.view(t), ""), protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}

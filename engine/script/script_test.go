@@ -229,6 +229,12 @@ func facts(t *testing.T, n *api.Node, args []datadriven.CmdArg) {
 			n.Facts.CpusMilli = int64(number(t, v) * 1000)
 		case "memory":
 			n.Facts.Memory = int64(number(t, v)) << 20
+		case "availability":
+			n.Availability = v
+		case "os":
+			n.Facts.Os = v
+		case "arch":
+			n.Facts.Arch = v
 		case "runtimes":
 			n.Facts.Runtimes = []*api.RuntimeFacts{}
 			for _, r := range a.Vals {

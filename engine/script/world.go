@@ -188,7 +188,10 @@ func (w *World) NodeUp(n *api.Node) error {
 		_, err := w.Propose(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "up", StatusReason: "its agent came back"}}})
 		return err
 	}
-	n.Availability, n.Status, n.StatusSince = "active", "up", timestamppb.New(w.Now)
+	n.Status, n.StatusSince = "up", timestamppb.New(w.Now)
+	if n.Availability == "" {
+		n.Availability = "active"
+	}
 	if n.Role == "" {
 		n.Role = "agent"
 	}
