@@ -57,6 +57,14 @@ func (h *heard) of(id string) *announcement {
 	return h.all[id]
 }
 
+// young says that this engine leads for less time than all need to announce
+// themselves.
+func (h *heard) young() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Since(h.since) < 2*announceEvery
+}
+
 // members is what package member wants of it.
 func (h *heard) members() map[string]member.Heard {
 	h.mu.Lock()
@@ -86,8 +94,17 @@ func (e *Engine) servers() []member.Server {
 	return all
 }
 
+// mayLeave gives the engines a moment to be heard of by a new leader.
 func (e *Engine) mayLeave(node string) error {
-	return member.Removal(node, e.servers(), e.heard.members(), time.Now())
+	tick := time.NewTicker(membersEvery / 4)
+	defer tick.Stop()
+	for {
+		err := member.Removal(node, e.servers(), e.heard.members(), time.Now())
+		if err == nil || !e.heard.young() {
+			return err
+		}
+		<-tick.C
+	}
 }
 
 // gone waits until an engine is none of raft's servers any more.
@@ -223,6 +240,7 @@ func (e *Engine) announce(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
+			client.CloseIdleConnections() // the next one shows the certificate of now
 			if text := err.Error(); text != said {
 				e.cfg.Logger.Warn("cannot reach the leader", "error", err)
 				said = text

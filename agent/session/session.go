@@ -71,6 +71,8 @@ func Run(ctx context.Context, c Config) error {
 			pause = firstPause
 		}
 		s.learn(err)
+		// The next one begins with the certificate of now.
+		s.Client.CloseIdleConnections()
 		if s.leader != "" && !s.hinted {
 			continue // now it is known whom to ask
 		}

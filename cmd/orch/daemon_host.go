@@ -100,9 +100,19 @@ func (d *daemon) tellLeave(ctx context.Context) error {
 	return err
 }
 
-// nodeService reaches the cluster's engines as this node.
+// nodeService reaches the cluster's engines as this node: others, if there
+// are any, as this host's own may be what is in trouble.
 func (d *daemon) nodeService() (apiconnect.NodeServiceClient, func()) {
-	h := reach.New(d.engines, d.wallet.Client(ca.ProtoHTTP))
+	others := func() []string {
+		all := d.engines()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.engine != nil && len(all) > 1 {
+			return all[1:]
+		}
+		return all
+	}
+	h := reach.New(others, d.wallet.Client(ca.ProtoHTTP))
 	return apiconnect.NewNodeServiceClient(h, reach.URL, connect.WithGRPC()), h.CloseIdleConnections
 }
 
@@ -112,8 +122,6 @@ const renewAgain = 5 * time.Second
 // keepCertificate renews the certificate at 50 to 80 % of its life, and when
 // the cluster asks for it.
 func (d *daemon) keepCertificate(ctx context.Context) error {
-	client, done := d.nodeService()
-	defer done()
 	due := time.NewTimer(d.renewIn())
 	defer due.Stop()
 	said := ""
@@ -124,7 +132,7 @@ func (d *daemon) keepCertificate(ctx context.Context) error {
 		case <-due.C:
 		case <-d.renew:
 		}
-		err := d.renewOnce(ctx, client)
+		err := d.renewOnce(ctx)
 		if err == nil {
 			said = ""
 			due.Reset(d.renewIn())
@@ -148,7 +156,9 @@ func (d *daemon) renewIn() time.Duration {
 	return max(time.Until(at), 0)
 }
 
-func (d *daemon) renewOnce(ctx context.Context, client apiconnect.NodeServiceClient) error {
+func (d *daemon) renewOnce(ctx context.Context) error {
+	client, done := d.nodeService() // a connection of its own: it shows the certificate of now
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	keys, err := d.folder.Keys()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -46,13 +48,38 @@ func checkLog(path string) error {
 // operator's business.
 func raftLogger(to *slog.Logger) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
-		Name: "raft", Level: hclog.Warn, Output: lines{to}, DisableTime: true,
+		Name: "raft", Level: hclog.Warn, Output: &lines{to: to, said: map[string]time.Time{}}, DisableTime: true,
 	})
 }
 
-type lines struct{ to *slog.Logger }
+// quietFor is how long a line isn't said again: of an engine that is away
+// raft speaks several times a second.
+const quietFor = 30 * time.Second
 
-func (l lines) Write(p []byte) (int, error) {
+type lines struct {
+	to   *slog.Logger
+	mu   sync.Mutex
+	said map[string]time.Time
+}
+
+// changing are the parts of a line that are different each time.
+var changing = regexp.MustCompile(`(time|backoff time|term|next|index)=\S+`)
+
+func (l *lines) again(text []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, now := changing.ReplaceAllString(string(text), ""), time.Now()
+	again := now.Sub(l.said[key]) < quietFor
+	if !again {
+		if len(l.said) > 1000 {
+			clear(l.said)
+		}
+		l.said[key] = now
+	}
+	return again
+}
+
+func (l *lines) Write(p []byte) (int, error) {
 	text := bytes.TrimSpace(p)
 	level := slog.LevelWarn
 	if bytes.HasPrefix(text, []byte("[ERROR]")) {
@@ -65,6 +92,9 @@ func (l lines) Write(p []byte) (int, error) {
 	}
 	if _, rest, ok := bytes.Cut(text, []byte("] ")); ok {
 		text = bytes.TrimSpace(rest)
+	}
+	if level > slog.LevelDebug && l.again(text) {
+		level = slog.LevelDebug
 	}
 	l.to.Log(context.Background(), level, string(text))
 	return len(p), nil
