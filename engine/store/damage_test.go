@@ -13,7 +13,7 @@ import (
 )
 
 // written makes a data folder whose log holds n entries, and closes it.
-func written(t *testing.T, n int) (dir, log string) {
+func written(t *testing.T, config func(string) store.Config, n int) (dir, log string) {
 	t.Helper()
 	dir = t.TempDir()
 	s := lead(t, config(dir))
@@ -34,35 +34,37 @@ func sum(t *testing.T, path string) [32]byte {
 // A log that can't be whole is refused in words that say what to do, and
 // left as it is: whoever mends it needs what is there.
 func TestDamagedLogIsRefusedAndLeftAlone(t *testing.T) {
-	for name, c := range map[string]struct {
-		damage func(t *testing.T, path string)
-		want   string
-	}{
-		"cut in the middle":    {func(t *testing.T, p string) { cut(t, p, 0.5) }, "is cut short"},
-		"cut near the end":     {func(t *testing.T, p string) { cut(t, p, 0.9) }, "is cut short"},
-		"cut to one page":      {func(t *testing.T, p string) { truncate(t, p, 4096) }, "is damaged"},
-		"empty":                {func(t *testing.T, p string) { truncate(t, p, 0) }, "is damaged"},
-		"a few bytes":          {func(t *testing.T, p string) { truncate(t, p, 10) }, "is damaged"},
-		"garbage":              {func(t *testing.T, p string) { overwrite(t, p, bytes.Repeat([]byte("no log "), 10_000)) }, "is damaged"},
-		"both metas corrupted": {func(t *testing.T, p string) { flip(t, p, 40); flip(t, p, 4096+40) }, "is damaged"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir, log := written(t, 50)
-			c.damage(t, log)
-			before := sum(t, log)
-			s, err := store.Open(config(dir))
-			if err == nil {
-				shut(t, s)
-				t.Fatal("it was opened")
-			}
-			if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "nothing was changed") || !strings.Contains(err.Error(), log) {
-				t.Errorf("got %q", err)
-			}
-			if sum(t, log) != before {
-				t.Error("the file was changed")
-			}
-		})
-	}
+	both(t, func(t *testing.T, config func(dir string) store.Config) {
+		for name, c := range map[string]struct {
+			damage func(t *testing.T, path string)
+			want   string
+		}{
+			"cut in the middle":    {func(t *testing.T, p string) { cut(t, p, 0.5) }, "is cut short"},
+			"cut near the end":     {func(t *testing.T, p string) { cut(t, p, 0.9) }, "is cut short"},
+			"cut to one page":      {func(t *testing.T, p string) { truncate(t, p, 4096) }, "is damaged"},
+			"empty":                {func(t *testing.T, p string) { truncate(t, p, 0) }, "is damaged"},
+			"a few bytes":          {func(t *testing.T, p string) { truncate(t, p, 10) }, "is damaged"},
+			"garbage":              {func(t *testing.T, p string) { overwrite(t, p, bytes.Repeat([]byte("no log "), 10_000)) }, "is damaged"},
+			"both metas corrupted": {func(t *testing.T, p string) { flip(t, p, 40); flip(t, p, 4096+40) }, "is damaged"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				dir, log := written(t, config, 50)
+				c.damage(t, log)
+				before := sum(t, log)
+				s, err := store.Open(config(dir))
+				if err == nil {
+					shut(t, s)
+					t.Fatal("it was opened")
+				}
+				if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "nothing was changed") || !strings.Contains(err.Error(), log) {
+					t.Errorf("got %q", err)
+				}
+				if sum(t, log) != before {
+					t.Error("the file was changed")
+				}
+			})
+		}
+	})
 }
 
 func cut(t *testing.T, path string, share float64) {
@@ -116,15 +118,17 @@ func overwrite(t *testing.T, path string, b []byte) {
 // be one transaction shorter: of a cluster of one the last entry would be
 // gone, in a cluster of several the others bring it back.
 func TestTornMetaFallsBackByOneTransaction(t *testing.T) {
-	dir, log := written(t, 50)
-	_, at := newestMeta(t, log)
-	flip(t, log, at+16+40)
-	s := lead(t, config(dir))
-	defer shut(t, s)
-	if n := len(s.View().Nodes()); n < 49 {
-		t.Errorf("%d of 50 nodes are left", n)
-	}
-	propose(t, s, "goes-on")
+	both(t, func(t *testing.T, config func(dir string) store.Config) {
+		dir, log := written(t, config, 50)
+		_, at := newestMeta(t, log)
+		flip(t, log, at+16+40)
+		s := lead(t, config(dir))
+		defer shut(t, s)
+		if n := len(s.View().Nodes()); n < 49 {
+			t.Errorf("%d of 50 nodes are left", n)
+		}
+		propose(t, s, "goes-on")
+	})
 }
 
 func TestSecondOpenerIsToldSo(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // files are where raft keeps what must outlive the process.
@@ -30,7 +31,10 @@ func openFiles(c Config) (f files, err error) {
 		return f, fmt.Errorf("cannot make the data folder: %w", err)
 	}
 	path := filepath.Join(c.Dir, "raft.db")
-	if err := checkLog(path); err != nil {
+	if c.Key != nil && len(c.Key) != chacha20poly1305.KeySize {
+		return f, fmt.Errorf("cannot encrypt the raft log %s: its key has %d bytes, not %d", path, len(c.Key), chacha20poly1305.KeySize)
+	}
+	if err := checkLog(path, c.Key); err != nil {
 		return f, err
 	}
 	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: time.Second}})
@@ -46,7 +50,10 @@ func openFiles(c Config) (f files, err error) {
 	if f.snaps, err = raft.NewFileSnapshotStoreWithLogger(c.Dir, 2, raftLogger(c.Logger)); err != nil {
 		return f, fmt.Errorf("cannot open the snapshots in %s: %w", c.Dir, err)
 	}
-	return f, f.seal(c.Key, path)
+	if c.Key != nil {
+		err = f.seal(c.Key, path)
+	}
+	return f, err
 }
 
 func (f *files) close() error {

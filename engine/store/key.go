@@ -1,13 +1,14 @@
 package store
 
 import (
-	"crypto/cipher"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -16,59 +17,56 @@ import (
 // is told from a damaged one, before anything is read as what it isn't.
 var keyMark = []byte("orch-sealed")
 
-// seal lets all that is written from now on be encrypted with key, or nothing
-// if it is nil, as it must be the first time already.
-func (f *files) seal(key []byte, path string) error {
-	mark, err := f.stable.Get(keyMark)
-	if err != nil && err.Error() != "not found" {
-		return fmt.Errorf("cannot read the raft log %s: %w", path, err)
+// wrongKey says why a log can't be read with key; "" if it can. The buckets'
+// names are raft-boltdb's.
+func wrongKey(tx *bbolt.Tx, key []byte) string {
+	conf, logs := tx.Bucket([]byte("conf")), tx.Bucket([]byte("logs"))
+	if conf == nil || logs == nil {
+		return "" // nobody has begun it yet
 	}
-	if key == nil {
-		if mark != nil {
-			return fmt.Errorf("the raft log %s is encrypted, and no key was given", path)
-		}
-		return nil
+	mark := conf.Get(keyMark)
+	first, _ := logs.Cursor().First()
+	begun := first != nil || len(bytes.Trim(conf.Get([]byte("CurrentTerm")), "\x00")) > 0
+	switch {
+	case key == nil && mark != nil:
+		return "is encrypted, and no key was given"
+	case key == nil:
+		return ""
+	case mark == nil && begun:
+		return "is not encrypted, and a key was given"
+	case mark == nil:
+		return ""
 	}
 	aead, err := chacha20poly1305.NewX(key)
 	if err != nil {
-		return fmt.Errorf("cannot encrypt the raft log %s: %w", path, err)
+		return err.Error()
 	}
-	if mark == nil {
-		err = f.mark(aead, path)
-	} else if !opens(aead, mark) {
-		err = fmt.Errorf("the raft log %s can't be decrypted: it is of another key; nothing was changed", path)
+	if _, err := (&sealedLog{aead: aead}).open(&raft.Log{}, sealedData, mark); err != nil {
+		return "can't be decrypted: it is of another key"
 	}
-	if err != nil {
-		return err
-	}
-	// What was written just now is read soon, to be sent to followers.
-	f.logs, err = raft.NewLogCache(cachedLogs, &sealedLog{f.logs, aead, path})
-	f.snaps = &sealedSnapshots{f.snaps, aead, filepath.Join(filepath.Dir(path), "snapshots")}
-	return err
+	return ""
 }
 
 // cachedLogs entries needn't be decrypted again.
 const cachedLogs = 128
 
-// mark begins to encrypt a folder that holds nothing yet.
-func (f *files) mark(aead cipher.AEAD, path string) error {
-	last, err := f.logs.LastIndex()
+// seal lets all that is written from now on be encrypted with key. The log's
+// file, at path, is new or was encrypted with it before.
+func (f *files) seal(key []byte, path string) error {
+	aead, err := chacha20poly1305.NewX(key)
 	if err != nil {
-		return fmt.Errorf("cannot read the raft log %s: %w", path, err)
+		return fmt.Errorf("cannot encrypt the raft log %s: %w", path, err)
 	}
-	if term, _ := f.stable.GetUint64([]byte("CurrentTerm")); term > 0 || last > 0 {
-		return fmt.Errorf("the raft log %s is not encrypted, and a key was given; nothing was changed", path)
+	if _, err := f.stable.Get(keyMark); err != nil { // raft-boltdb's "not found"
+		mark := (&sealedLog{aead: aead}).seal(&raft.Log{}, sealedData, nil)
+		if err := f.stable.Set(keyMark, mark); err != nil {
+			return fmt.Errorf("cannot write the raft log %s: %w", path, err)
+		}
 	}
-	sealed := (&sealedLog{aead: aead}).seal(&raft.Log{}, sealedData, nil)
-	if err := f.stable.Set(keyMark, sealed); err != nil {
-		return fmt.Errorf("cannot write the raft log %s: %w", path, err)
-	}
-	return nil
-}
-
-func opens(aead cipher.AEAD, mark []byte) bool {
-	_, err := (&sealedLog{aead: aead}).open(&raft.Log{}, sealedData, mark)
-	return err == nil
+	// What was written just now is read soon, to be sent to followers.
+	f.logs, err = raft.NewLogCache(cachedLogs, &sealedLog{f.logs, aead, path})
+	f.snaps = &sealedSnapshots{f.snaps, aead, filepath.Join(filepath.Dir(path), "snapshots")}
+	return err
 }
 
 // why says what is wrong with the newest snapshot, if anything: raft itself

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -34,33 +33,29 @@ func (l *Layer) Serve(c net.Conn) {
 	held := l.hold(c)
 	select {
 	case l.conns <- held:
-		<-held.done
 	case <-l.ctx.Done():
 	}
-	c.Close()
+	<-held.ctx.Done()
 }
 
-// hold ties a connection's life to the layer's: raft leaves idle connections
-// open when it ends, and waits for those that are in use.
-func (l *Layer) hold(c net.Conn) *heldConn {
-	held := &heldConn{Conn: c, done: make(chan struct{})}
-	held.stop = context.AfterFunc(l.ctx, func() { held.Close() })
-	return held
-}
-
+// heldConn ends with its layer: raft leaves idle connections open when it
+// ends, and waits for those that are in use.
 type heldConn struct {
 	net.Conn
-	once sync.Once
-	done chan struct{}
-	stop func() bool
+	ctx context.Context
+	end context.CancelFunc
+}
+
+func (l *Layer) hold(c net.Conn) *heldConn {
+	ctx, end := context.WithCancel(l.ctx)
+	context.AfterFunc(ctx, func() { c.Close() })
+	return &heldConn{c, ctx, end}
 }
 
 func (c *heldConn) Close() error {
-	c.once.Do(func() {
-		c.stop()
-		close(c.done)
-	})
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.end()
+	return err
 }
 
 // Accept and those below are raft's.

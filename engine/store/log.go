@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"regexp"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -19,8 +17,9 @@ import (
 // checkLog finds out whether the log's file is whole before anything maps
 // it: a file that is shorter than what its newest transaction used would
 // kill the process on the first read. (bbolt itself falls back to the
-// transaction before when the newest was torn while it was written.)
-func checkLog(path string) error {
+// transaction before when the newest was torn while it was written.) And
+// whether key is the one that it was begun with; nil: none.
+func checkLog(path string, key []byte) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -40,6 +39,9 @@ func checkLog(path string) error {
 		if tx.Size() > info.Size() {
 			return fmt.Errorf("the raft log %s is cut short (%d of %d bytes): nothing was changed; restore the folder from a backup, or move it away to begin anew", path, info.Size(), tx.Size())
 		}
+		if wrong := wrongKey(tx, key); wrong != "" {
+			return fmt.Errorf("the raft log %s %s: nothing was changed", path, wrong)
+		}
 		return nil
 	})
 }
@@ -48,38 +50,13 @@ func checkLog(path string) error {
 // operator's business.
 func raftLogger(to *slog.Logger) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
-		Name: "raft", Level: hclog.Warn, Output: &lines{to: to, said: map[string]time.Time{}}, DisableTime: true,
+		Name: "raft", Level: hclog.Warn, Output: lines{to}, DisableTime: true,
 	})
 }
 
-// quietFor is how long a line isn't said again: of an engine that is away
-// raft speaks several times a second.
-const quietFor = 30 * time.Second
+type lines struct{ to *slog.Logger }
 
-type lines struct {
-	to   *slog.Logger
-	mu   sync.Mutex
-	said map[string]time.Time
-}
-
-// changing are the parts of a line that are different each time.
-var changing = regexp.MustCompile(`(time|backoff time|term|next|index)=\S+`)
-
-func (l *lines) again(text []byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	key, now := changing.ReplaceAllString(string(text), ""), time.Now()
-	again := now.Sub(l.said[key]) < quietFor
-	if !again {
-		if len(l.said) > 1000 {
-			clear(l.said)
-		}
-		l.said[key] = now
-	}
-	return again
-}
-
-func (l *lines) Write(p []byte) (int, error) {
+func (l lines) Write(p []byte) (int, error) {
 	text := bytes.TrimSpace(p)
 	level := slog.LevelWarn
 	if bytes.HasPrefix(text, []byte("[ERROR]")) {
@@ -92,9 +69,6 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 	if _, rest, ok := bytes.Cut(text, []byte("] ")); ok {
 		text = bytes.TrimSpace(rest)
-	}
-	if level > slog.LevelDebug && l.again(text) {
-		level = slog.LevelDebug
 	}
 	l.to.Log(context.Background(), level, string(text))
 	return len(p), nil

@@ -36,7 +36,7 @@ func Seed(c Config, v state.View) error {
 		if known, err := raft.HasExistingState(f.logs, f.stable, f.snaps); err != nil || known {
 			return errors.Join(fmt.Errorf("there is a log in %s already", c.Dir), err)
 		}
-		sink, err := f.snaps.Create(raft.SnapshotVersionMax, v.Index(), 1, to, 1, nowhere())
+		sink, err := f.snaps.Create(raft.SnapshotVersionMax, max(v.Index(), 1), 1, to, 1, nowhere())
 		if err != nil {
 			return fmt.Errorf("cannot write the snapshot: %w", err)
 		}
