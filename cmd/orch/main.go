@@ -135,7 +135,7 @@ playbook or the command line is wrong; 3 (orch plan) there are changes.`,
 	in("run", runCommand(), planCommand(), downCommand())
 	in("see", psCommand(), logsCommand(), eventsCommand(), stackCommand(), serviceCommand(), secretCommand(), rolloutCommand())
 	in("lang", evalCommand(), paramsCommand(), docCommand(), fmtCommand(), lintCommand(), testCommand())
-	in("cluster", clusterCommand(), joinCommand(), nodeCommand(), rebalanceCommand(), operatorCommand(), contextCommand(), engineCommand(), agentCommand())
+	in("cluster", clusterCommand(), joinCommand(), nodeCommand(), rebalanceCommand(), operatorCommand(), contextCommand(), bootstrapCommand(), upgradeCommand(), engineCommand(), agentCommand())
 	root.AddCommand(hostCommand())
 	root.PersistentFlags().StringVar(&contextFlag, "context", "", "`name` of the context to use, or ssh://[user@]host (default $ORCH_CONTEXT, then `orch context use`)")
 	root.AddCommand(versionCommand())

@@ -39,13 +39,30 @@ func newFleet(t *testing.T) *fleet {
 				t.Logf("%s: engine.log:\n%s", name, log)
 			}
 		}
-		for _, pid := range processes(f.word) {
-			if n, err := strconv.Atoi(strings.TrimSpace(pid)); err == nil {
-				_ = syscall.Kill(-n, syscall.SIGKILL) // it may have ended
+		f.eventually("its processes end", func() bool {
+			left := append(f.mine(), processes(f.word)...)
+			for _, pid := range left {
+				if n, err := strconv.Atoi(pid); err == nil {
+					_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended
+				}
 			}
-		}
+			return len(left) == 0
+		})
 	})
 	return f
+}
+
+// mine are the processes that have the fleet's folder in their command line:
+// supervisors of tasks.
+func (f *fleet) mine() []string {
+	var pids []string
+	found, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range found {
+		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), f.dir) {
+			pids = append(pids, filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return pids
 }
 
 func (f *fleet) home(name string) string { return filepath.Join(f.dir, name) }
