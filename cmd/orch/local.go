@@ -52,9 +52,10 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 	if l.daemon, err = openDaemon(dir, logger); err != nil {
 		return nil, err
 	}
+	opened := l // what returns nil, err sets l
 	defer func() {
 		if err != nil {
-			l.Close()
+			opened.Close()
 		}
 	}()
 	if err := l.prepare(listen); err != nil {

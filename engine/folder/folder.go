@@ -75,6 +75,9 @@ func (f *Folder) Close() { f.unlock() }
 func (f *Folder) path(name string) string { return filepath.Join(f.Dir, name) }
 
 func (f *Folder) read() (err error) {
+	if _, err := os.Stat(f.path("ca.key")); err == nil {
+		return fmt.Errorf("%s was made by an orch that knew clusters of one engine only: move it away and deploy its stacks again", f.Dir)
+	}
 	if f.ID, err = identity(f.path("node-id")); err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func demo() error {
 	}
 	run := &Run{
 		Orch: *orch, Playbook: *playbook, Params: params, Say: say,
-		Home: filepath.Join(*cache, "state"), Path: p.Bin(),
+		Home: filepath.Join(*cache, "cluster"), Path: p.Bin(),
 	}
 	if *check {
 		return run.Check(ctx, 2*time.Minute, p.Docker)

@@ -171,7 +171,7 @@ func (r *Run) start(stdout, stderr io.Writer) error {
 	args := append([]string{"run", r.Playbook}, params.Args()...)
 	r.Say("%s %s", r.Orch, strings.Join(args, " "))
 	r.cmd = exec.Command(orch, args...)
-	r.cmd.Env = append(os.Environ(), "ORCH_HOME="+r.Home,
+	r.cmd.Env = append(os.Environ(), "ORCH_HOME="+r.Home, "ORCH_CONTEXT=local",
 		"PATH="+r.Path+string(os.PathListSeparator)+os.Getenv("PATH"))
 	r.cmd.Stdout, r.cmd.Stderr = stdout, stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
