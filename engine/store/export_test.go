@@ -62,3 +62,6 @@ func (f failingStable) SetUint64(k []byte, v uint64) error {
 	}
 	return f.StableStore.SetUint64(k, v)
 }
+
+// Term is the election term that s knows.
+func (s *Store) Term() uint64 { return s.raft.CurrentTerm() }

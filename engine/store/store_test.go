@@ -42,7 +42,7 @@ func config(dir string) store.Config {
 		Logger: slog.New(slog.DiscardHandler)}
 }
 
-func open(t *testing.T, c store.Config) *store.Store {
+func open(t testing.TB, c store.Config) *store.Store {
 	t.Helper()
 	s, err := store.Open(c)
 	if err != nil {
@@ -52,7 +52,7 @@ func open(t *testing.T, c store.Config) *store.Store {
 }
 
 // lead opens a store of one and waits until it leads and has applied its log.
-func lead(t *testing.T, c store.Config) *store.Store {
+func lead(t testing.TB, c store.Config) *store.Store {
 	t.Helper()
 	s := open(t, c)
 	if err := s.Bootstrap(); err != nil {
@@ -65,7 +65,7 @@ func lead(t *testing.T, c store.Config) *store.Store {
 	return s
 }
 
-func leads(t *testing.T, s *store.Store) {
+func leads(t testing.TB, s *store.Store) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
@@ -80,7 +80,7 @@ func leads(t *testing.T, s *store.Store) {
 	}
 }
 
-func propose(t *testing.T, s *store.Store, names ...string) {
+func propose(t testing.TB, s *store.Store, names ...string) {
 	t.Helper()
 	for _, n := range names {
 		if _, err := s.Propose(t.Context(), putNode(n)); err != nil {
@@ -89,7 +89,7 @@ func propose(t *testing.T, s *store.Store, names ...string) {
 	}
 }
 
-func dump(t *testing.T, s *store.Store) []byte {
+func dump(t testing.TB, s *store.Store) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := s.Backup(&b); err != nil {
@@ -98,7 +98,7 @@ func dump(t *testing.T, s *store.Store) []byte {
 	return b.Bytes()
 }
 
-func shut(t *testing.T, s *store.Store) {
+func shut(t testing.TB, s *store.Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -298,11 +298,11 @@ func TestOpenOnADiskThatTakesNoWrites(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, is func() bool) {
+func eventually(t testing.TB, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(time.Minute)
 	for !is() {
 		select {
 		case <-tick.C:
