@@ -139,7 +139,7 @@ func (f *bootstrapFlags) prepare(cmd *cobra.Command, inventory string) (*bootstr
 	} else if f.askSudo {
 		return nil, errors.New("--ask-sudo-password: standard input is no terminal; set ORCH_SUDO_PASSWORD")
 	}
-	f.Report = p.event
+	f.Report, f.Found = p.event, p.findings
 	host, _ := os.Hostname()
 	f.Owner = fmt.Sprintf("%s by %s@%s, process %d", cmd.CommandPath(), os.Getenv("USER"), host, os.Getpid())
 	f.Connect = func(dial func(context.Context) (net.Conn, error)) bootstrap.Cluster {
@@ -173,7 +173,6 @@ func (f *bootstrapFlags) run(cmd *cobra.Command, inventory string) error {
 	if r == nil {
 		return err
 	}
-	p.findings(r.Findings)
 	if f.DryRun {
 		p.plans(r.Plans)
 	}

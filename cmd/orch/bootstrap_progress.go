@@ -123,21 +123,34 @@ func (p *bootstrapProgress) ask(prompt string) (string, error) {
 	return string(b), err
 }
 
-// findings is the table of what preflight found.
+// findings is the table of what preflight found; hosts of which the same is
+// said share a row.
 func (p *bootstrapProgress) findings(all []bootstrap.Finding) {
-	if p.json {
-		for _, f := range all {
-			p.write(map[string]any{"host": f.Host.String(), "state": map[bool]string{true: "error", false: "warning"}[f.Error], "op": "preflight", "text": f.Text, "fix": f.Fix})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	type saying struct{ level, text, fix string }
+	var order []saying
+	who := map[saying][]string{}
+	for _, f := range all {
+		s := saying{map[bool]string{true: "error", false: "warning"}[f.Error], f.Text, f.Fix}
+		if p.json {
+			p.write(map[string]any{"host": f.Host.String(), "state": s.level, "op": "preflight", "text": s.text, "fix": s.fix})
+			continue
 		}
+		if who[s] == nil {
+			order = append(order, s)
+		}
+		who[s] = append(who[s], f.Host.String())
+	}
+	if len(order) == 0 {
 		return
 	}
-	if len(all) == 0 {
-		return
-	}
+	p.erase()
+	p.order, p.lines = nil, map[string]string{}
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "HOST\t\tFINDING\tWAY OUT")
-	for _, f := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Host, map[bool]string{true: "error", false: "warning"}[f.Error], strings.ReplaceAll(f.Text, "\n", " "), f.Fix)
+	for _, s := range order {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", strings.Join(who[s], ", "), s.level, strings.ReplaceAll(s.text, "\n", " "), s.fix)
 	}
 	w.Flush()
 }

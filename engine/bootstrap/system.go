@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -180,6 +179,3 @@ func (s *system) Close() error {
 	}
 	return os.RemoveAll(s.dir)
 }
-
-// oneLine is text without what would break a message's layout.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

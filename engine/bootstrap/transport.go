@@ -29,9 +29,9 @@ type shell struct {
 	user     string
 }
 
-// begin parts what sudo may read from what is meant for the script: whether
+// mark parts what sudo may read from what is meant for the script: whether
 // sudo asks depends on what it remembers.
-const begin = "--orch-begin--"
+const mark = "--orch-begin--"
 
 // searched is where programs are, whatever a login's profile says.
 const searched = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL\n"
@@ -71,8 +71,8 @@ func (s *shell) run(ctx context.Context, script string, stdin io.Reader, stdout 
 	var errs bytes.Buffer
 	script = searched + script
 	if s.password != "" {
-		script = fmt.Sprintf("while IFS= read -r line && [ \"$line\" != %s ]; do :; done\n", begin) + script
-		first := strings.NewReader(s.password + "\n" + begin + "\n")
+		script = fmt.Sprintf("while IFS= read -r line && [ \"$line\" != %s ]; do :; done\n", mark) + script
+		first := strings.NewReader(s.password + "\n" + mark + "\n")
 		if stdin == nil {
 			stdin = first
 		} else {
