@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -47,16 +49,49 @@ func checkLog(path string, key []byte) error {
 }
 
 // raftLogger passes raft's own words on; its debug and info lines are no
-// operator's business.
+// operator's business, nor is what it said of the same engine a moment ago:
+// of one that is away it speaks four times a second.
 func raftLogger(to *slog.Logger) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
-		Name: "raft", Level: hclog.Warn, Output: lines{to}, DisableTime: true,
+		Name: "raft", Level: hclog.Warn, Output: &lines{to: to, said: map[string]time.Time{}}, DisableTime: true,
 	})
 }
 
-type lines struct{ to *slog.Logger }
+// sayAgain after so long what was said already.
+const sayAgain = time.Minute
 
-func (l lines) Write(p []byte) (int, error) {
+type lines struct {
+	to   *slog.Logger
+	mu   sync.Mutex
+	said map[string]time.Time
+}
+
+// again says whether the like of a line was written less than sayAgain ago.
+func (l *lines) again(text []byte) bool {
+	about := subject.Find(text)
+	what, _, _ := bytes.Cut(text, []byte(": ")) // "raft"
+	if rest := text[min(len(what)+2, len(text)):]; len(rest) > 0 {
+		what, _, _ = bytes.Cut(rest, []byte(": "))
+	}
+	key, now := string(what)+" "+string(about), time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, at := range l.said {
+		if now.Sub(at) >= sayAgain {
+			delete(l.said, k)
+		}
+	}
+	_, known := l.said[key]
+	if !known {
+		l.said[key] = now
+	}
+	return known
+}
+
+// subject is the engine that a line speaks of.
+var subject = regexp.MustCompile(`(peer|target|from|candidate)=("[^"]*"|\{[^}]*\}|\S+)`)
+
+func (l *lines) Write(p []byte) (int, error) {
 	text := bytes.TrimSpace(p)
 	level := slog.LevelWarn
 	if bytes.HasPrefix(text, []byte("[ERROR]")) {
@@ -69,6 +104,9 @@ func (l lines) Write(p []byte) (int, error) {
 	}
 	if _, rest, ok := bytes.Cut(text, []byte("] ")); ok {
 		text = bytes.TrimSpace(rest)
+	}
+	if level > slog.LevelDebug && l.again(text) {
+		level = slog.LevelDebug
 	}
 	l.to.Log(context.Background(), level, string(text))
 	return len(p), nil

@@ -115,9 +115,10 @@ func (s *Store) start(c Config) (err error) {
 	rc.ShutdownOnRemove = false
 	rc.MaxAppendEntries = 256
 	if s.raft, err = raft.NewRaft(rc, &fsm{s}, s.disk, s.disk, s.files.snaps, s.trans); err != nil {
-		err = errors.Join(err, s.files.why())
+		return errors.Join(err, s.files.why())
 	}
-	return err
+	s.trans.raft.Store(s.raft)
+	return nil
 }
 
 // stand lets this store lead at once, if it is the only voter.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,9 +22,10 @@ const (
 	maxPool = 3
 )
 
-// transport is raft's network with three things of its own: raft here can be
+// transport is raft's network with four things of its own: raft here can be
 // told to stand for election at once, a vote isn't lost to a connection that
-// died while it was idle, and it is known which engines answer.
+// died while it was idle, it is known which engines answer, and one that is
+// back gets the log at once.
 type transport struct {
 	*raft.NetworkTransport
 	address raft.ServerAddress
@@ -32,14 +34,17 @@ type transport struct {
 	once    sync.Once
 	passing sync.WaitGroup
 
+	raft atomic.Pointer[raft.Raft] // nil: not yet
+
 	mu    sync.Mutex
 	heard map[raft.ServerID]time.Time // last answer to a heartbeat or an entry
+	away  map[raft.ServerID]uint64    // term of the leader that had none to its last
 }
 
 func newTransport(t *raft.NetworkTransport, address string) *transport {
 	tr := &transport{
 		NetworkTransport: t, address: raft.ServerAddress(address),
-		rpcs: make(chan raft.RPC), end: make(chan struct{}), heard: map[raft.ServerID]time.Time{},
+		rpcs: make(chan raft.RPC), end: make(chan struct{}), heard: map[raft.ServerID]time.Time{}, away: map[raft.ServerID]uint64{},
 	}
 	if address == "" {
 		tr.address = t.LocalAddr()
@@ -100,14 +105,68 @@ func (t *transport) Close() error {
 	return err
 }
 
+// AppendEntries sends a heartbeat at once, but entries only to who answers
+// those: raft would back off longer and longer, up to 10 s, and an engine that
+// is back would be as long without the log.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, q *raft.AppendEntriesRequest, a *raft.AppendEntriesResponse) error {
-	err := t.NetworkTransport.AppendEntries(id, to, q, a)
-	if err == nil {
-		t.mu.Lock()
-		t.heard[id] = time.Now()
-		t.mu.Unlock()
+	if !heartbeat(q) {
+		if err := t.back(id, q.Term); err != nil {
+			return err
+		}
 	}
-	return err
+	err := t.NetworkTransport.AppendEntries(id, to, q, a)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		t.away[id] = q.Term
+		return err
+	}
+	t.heard[id] = time.Now()
+	delete(t.away, id)
+	return nil
+}
+
+// heartbeat is how raft's transports tell one.
+func heartbeat(q *raft.AppendEntriesRequest) bool {
+	return q.PrevLogEntry == 0 && q.PrevLogTerm == 0 && len(q.Entries) == 0 && q.LeaderCommitIndex == 0
+}
+
+var errAway = errors.New("the engine does not answer")
+
+// back waits until an engine answers, as long as raft leads in that term and
+// the engine is a member.
+func (t *transport) back(id raft.ServerID, term uint64) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		t.mu.Lock()
+		away := t.away[id] == term
+		t.mu.Unlock()
+		if !away {
+			return nil
+		}
+		if r := t.raft.Load(); r != nil && (r.State() != raft.Leader || r.CurrentTerm() != term || !member(r, id)) {
+			return errAway
+		}
+		select {
+		case <-tick.C:
+		case <-t.end:
+			return errAway
+		}
+	}
+}
+
+func member(r *raft.Raft, id raft.ServerID) bool {
+	f := r.GetConfiguration()
+	if f.Error() != nil {
+		return false
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, q *raft.RequestVoteRequest, a *raft.RequestVoteResponse) error {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +89,72 @@ func TestVoteOverDeadConnections(t *testing.T) {
 	next.Close()
 	if err := vote(); !errors.Is(err, errDial) {
 		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// Entries wait for an engine that is away, until it answers a heartbeat.
+func TestEntriesWaitForHeartbeats(t *testing.T) {
+	here, there := listen(t, "127.0.0.1:0"), listen(t, "127.83.7.6:0")
+	to := there.LocalAddr()
+	there.Close()
+	defer func() {
+		here.CloseStreams()
+		here.Close()
+	}()
+	beat := func() error {
+		return here.AppendEntries("b", to, &raft.AppendEntriesRequest{Term: 7}, &raft.AppendEntriesResponse{})
+	}
+	entries := func(term uint64) error {
+		return here.AppendEntries("b", to, &raft.AppendEntriesRequest{Term: term, PrevLogEntry: 1, PrevLogTerm: 1}, &raft.AppendEntriesResponse{})
+	}
+	if err := beat(); !errors.Is(err, errDial) {
+		t.Errorf("nobody listens: %v", err)
+	}
+	if err := entries(8); !errors.Is(err, errDial) {
+		t.Errorf("another leadership doesn't know that yet: %v", err)
+	}
+	_ = beat()
+	waits := make(chan error)
+	go func() { waits <- entries(7) }()
+	select {
+	case err := <-waits:
+		t.Fatalf("entries were tried: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	next := listen(t, string(to))
+	defer next.Close()
+	answering := make(chan struct{})
+	go func() {
+		defer close(answering)
+		for range 2 {
+			rpc := <-next.Consumer()
+			rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
+		}
+	}()
+	if err := beat(); err != nil {
+		t.Error(err)
+	}
+	if err := <-waits; err != nil {
+		t.Errorf("it is back: %v", err)
+	}
+	<-answering
+	if !here.hears("b", time.Minute) {
+		t.Error("it isn't heard")
+	}
+}
+
+// Of an engine that is away raft speaks on and on; operators hear it once.
+func TestRaftRepeatsItself(t *testing.T) {
+	var out bytes.Buffer
+	log := raftLogger(slog.New(slog.NewTextHandler(&out, nil)))
+	for range 5 {
+		log.Error("failed to heartbeat to", "peer", "10.0.0.1:7", "backoff time", time.Second, "error", errAway)
+		log.Error("failed to heartbeat to", "peer", "10.0.0.2:7", "backoff time", time.Minute, "error", errAway)
+		log.Error("failed to make requestVote RPC", "target", raft.Server{ID: "b"}, "term", 7)
+		log.Warn("failed to contact quorum of nodes, stepping down")
+	}
+	if n := strings.Count(out.String(), "\n"); n != 4 {
+		t.Errorf("%d lines:\n%s", n, out.String())
 	}
 }
 
