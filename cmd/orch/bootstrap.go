@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +32,7 @@ type bootstrapFlags struct {
 	askSudo   bool
 	output    string
 	yes, rest bool
+	context   string // that was saved
 }
 
 func bootstrapCommand() *cobra.Command {
@@ -160,7 +159,7 @@ func (f *bootstrapFlags) run(cmd *cobra.Command, inventory string) error {
 	if err != nil {
 		return err
 	}
-	f.Credentials = saveOperator
+	f.Credentials = f.saveOperator
 	do := bootstrap.Run
 	if f.rest {
 		if err := f.confirm(cmd); err != nil {
@@ -215,7 +214,13 @@ func (f *bootstrapFlags) writeFailed(cmd *cobra.Command, inventory string, r *bo
 	if f.rest {
 		again = append(again, "--reset")
 	} else if r.Cluster != "" {
-		again = append(again, "--join", r.Cluster)
+		name := r.Cluster
+		for _, other := range []string{f.context, f.join} {
+			if other != "" {
+				name = other
+			}
+		}
+		again = append(again, "--join", name)
 	}
 	text := fmt.Sprintf("# Failed at %s, of %s. Again: %s %s\n", time.Now().Format(time.RFC3339), inventory, strings.Join(again, " "), failedFile)
 	for _, h := range r.Failed {
@@ -233,16 +238,22 @@ func (f *bootstrapFlags) writeFailed(cmd *cobra.Command, inventory string, r *bo
 	return nil
 }
 
-// saveOperator makes sure that there is a context with which the cluster can
-// be asked: one that works is kept.
-func saveOperator(ctx context.Context, cluster string, sign func(context.Context, string, []byte) (*api.OperatorCredentials, error)) error {
-	if client, err := dialContext(ctx, cluster); err == nil {
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
-		_, err := client.Info(try, connect.NewRequest(&api.InfoRequest{}))
-		cancel()
-		if err == nil {
-			return useContext(cluster)
+// saveOperator sees to a context with which the cluster can be asked: one that
+// works is kept, one of another cluster is not touched.
+func (f *bootstrapFlags) saveOperator(ctx context.Context, cluster *api.Cluster, sign bootstrap.Sign) error {
+	f.context = cluster.Name
+	for n := 2; ; n++ {
+		c, err := readContext(f.context)
+		if err != nil { // none, or one that is damaged
+			break
 		}
+		if creds, err := c.credentials(); c.SSH == "" && err == nil && creds.ClusterId == cluster.Id {
+			if contextAnswers(ctx, f.context) {
+				return useContext(f.context)
+			}
+			break
+		}
+		f.context = fmt.Sprintf("%s-%d", cluster.Name, n)
 	}
 	key, err := ca.NewKey()
 	if err != nil {
@@ -252,22 +263,38 @@ func saveOperator(ctx context.Context, cluster string, sign func(context.Context
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	secret, err := keyPEM(key)
 	if err != nil {
 		return err
 	}
+	creds, err := sign(ctx, operatorName(), csr)
+	if err != nil {
+		return err
+	}
+	return saveContext(f.context, creds, secret)
+}
+
+func contextAnswers(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	client, err := dialContext(ctx, name)
+	if err == nil {
+		_, err = client.Info(ctx, connect.NewRequest(&api.InfoRequest{}))
+	}
+	return err == nil
+}
+
+// operatorName is who runs this, and where.
+func operatorName() string {
 	name := os.Getenv("USER")
 	if name == "" {
 		name = "admin"
 	}
 	if host, err := os.Hostname(); err == nil {
-		name += "-" + strings.ToLower(strings.SplitN(host, ".", 2)[0])
+		host, _, _ = strings.Cut(host, ".")
+		name += "-" + strings.ToLower(host)
 	}
-	creds, err := sign(ctx, name, csr)
-	if err != nil {
-		return err
-	}
-	return saveContext(cluster, creds, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return name
 }
 
 // askedCluster is a client as bootstrap wants it.

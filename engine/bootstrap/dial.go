@@ -118,7 +118,7 @@ func (d *Dialer) dialGo(ctx context.Context, t *target) (*client, error) {
 	for _, text := range t.jumps {
 		hop, err := d.config.hop(text)
 		if err == nil && hop.system != "" {
-			err = errors.New(hop.system)
+			err = &refused{errors.New(hop.system)} // the system's ssh may go that way
 		}
 		if err == nil {
 			err = d.connect(ctx, c, hop)

@@ -37,10 +37,9 @@ type Options struct {
 
 	// Connect reaches the cluster through connections to a host's socket.
 	Connect func(dial func(context.Context) (net.Conn, error)) Cluster
-	// Credentials makes an operator of a cluster, at which run runs
-	// `orch host operator`, and saves its context; it returns how the context
-	// is called. Nil: no context is saved.
-	Credentials func(ctx context.Context, cluster string, sign func(ctx context.Context, name string, csr []byte) (*api.OperatorCredentials, error)) error
+	// Credentials keeps what an operator needs to ask the cluster; sign has a
+	// certificate request signed by it. Nil: nothing is kept.
+	Credentials func(ctx context.Context, c *api.Cluster, sign Sign) error
 	// Report is told what happens, by one goroutine at a time; nil: nobody.
 	Report func(Event)
 	// Found is told what preflight found, before anything is changed; nil: nobody.
@@ -58,6 +57,9 @@ type Cluster interface {
 	Nodes(context.Context) ([]*api.Node, error)
 	UpdateNode(context.Context, *api.UpdateNodeRequest) error
 }
+
+// Sign makes an operator of the cluster; csr is a certificate request, DER.
+type Sign func(ctx context.Context, operator string, csr []byte) (*api.OperatorCredentials, error)
 
 // Binary is orch for one architecture.
 type Binary struct {

@@ -74,7 +74,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	r.look(ctx)
 	if r.id == "" {
 		var name string
-		if r.id, name = clusterOf(r.all); name != "" && !r.explicit {
+		r.id, name = clusterOf(r.all)
+		switch {
+		case name == "" || name == r.Cluster:
+		case r.explicit:
+			return nil, fmt.Errorf("the hosts are in cluster %q already, not %q: leave --cluster out, or --reset them first", name, r.Cluster)
+		default:
 			r.Cluster = name
 		}
 	}
@@ -288,7 +293,15 @@ func (r *run) credentials(ctx context.Context, good []*Seen) error {
 	if r.Credentials == nil || r.Join != nil {
 		return nil
 	}
-	err := r.Credentials(ctx, r.Cluster, func(ctx context.Context, name string, csr []byte) (*api.OperatorCredentials, error) {
+	c, err := r.cluster(ctx, r.Patience)
+	if err != nil {
+		return err
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
+	err = r.Credentials(ctx, info.Cluster, func(ctx context.Context, name string, csr []byte) (*api.OperatorCredentials, error) {
 		return r.operator(ctx, good, name, csr)
 	})
 	if err != nil {
