@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,7 @@ type operator struct {
 	ssh  string
 }
 
-// orchs runs orch in the operator's folder and returns all that it said.
+// run runs orch in the operator's folder and returns all that it said.
 func (o *operator) run(want int, args ...string) string {
 	o.t.Helper()
 	cmd := exec.CommandContext(o.t.Context(), o.orch, args...)
@@ -106,6 +107,17 @@ func TestBootstrapThreeHosts(t *testing.T) {
 	out = o.run(2, "bootstrap", "-F", wrong, "--dry-run", inventory)
 	says(t, out, "host key of "+set.Hosts[1].Addr+":22 has CHANGED", "ssh-keygen -R")
 
+	// A firewall between hosts is found before orch is there.
+	wall := func(flag string) {
+		if out, err := set.Hosts[0].Command(t.Context(), "iptables", flag, "INPUT", "-p", "tcp", "--dport", "4747", "-s", set.Hosts[1].Addr, "-j", "DROP").CombinedOutput(); err != nil {
+			t.Fatalf("iptables: %v: %s", err, out)
+		}
+	}
+	wall("-A")
+	out = o.run(2, "bootstrap", "-F", o.ssh, "--dry-run", inventory)
+	says(t, out, "it does not reach engine n1 at "+set.Hosts[0].Addr+":4747: no answer within 5 s")
+	wall("-D")
+
 	// One host is out of reach: the others become nodes.
 	if err := set.Hosts[2].Cut(); err != nil {
 		t.Fatal(err)
@@ -130,25 +142,61 @@ func TestBootstrapThreeHosts(t *testing.T) {
 	out = o.run(0, "node", "inspect", "n1")
 	says(t, out, "r0")
 
+	// No new version while an engine is missing.
+	next := filepath.Join(o.dir, "orch-next")
+	if err := os.WriteFile(next, append([]byte(read(t, o.orch)), "\nnext"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	arch := runtime.GOARCH
+	if err := set.Hosts[2].Cut(); err != nil {
+		t.Fatal(err)
+	}
+	says(t, o.run(1, "upgrade", "-F", o.ssh, "--binary-"+arch, next, inventory), "nothing was upgraded", "try: ssh -v")
+	if err := set.Hosts[2].Heal(); err != nil {
+		t.Fatal(err)
+	}
+	// Tasks outlive what follows.
+	o.run(0, "run", o.file("play.star", `
+stack("naps", services = [service("nap", runtime = "process", command = ["tail", "-f", "/dev/null"], replicas = 3)])
+`))
+	naps := func() (pids []int) {
+		for _, h := range set.Hosts {
+			of, err := h.Processes("tail")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, of...)
+		}
+		return pids
+	}
+	before := naps()
+	if len(before) != 3 {
+		t.Errorf("%d tasks, want 3", len(before))
+	}
+
 	// Again: nothing changes.
 	says(t, o.run(0, "bootstrap", "-F", o.ssh, inventory), "Nothing to do")
-	// A killed orch, a missing binary: mended.
+	says(t, o.run(0, "bootstrap", "-F", o.ssh, "--ssh", "system", "-o", "json", inventory), `"text":"nothing to do"`, `"changed":0`)
+	// A missing binary is mended.
 	if err := set.Hosts[1].Command(t.Context(), "rm", "/usr/local/bin/orch").Run(); err != nil {
 		t.Fatal(err)
 	}
 	says(t, o.run(0, "bootstrap", "-F", o.ssh, inventory), "1 hosts changed")
 	says(t, o.run(0, "bootstrap", "-F", o.ssh, inventory), "Nothing to do")
 
-	// A new version, engine by engine.
-	next := filepath.Join(o.dir, "orch-next")
-	if err := os.WriteFile(next, append([]byte(read(t, o.orch)), "\nnext"...), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	arch := runtime.GOARCH
+	// Engine by engine.
 	says(t, o.run(0, "upgrade", "-F", o.ssh, "--binary-"+arch, next, inventory), "3 hosts changed")
 	says(t, o.run(0, "upgrade", "-F", o.ssh, "--binary-"+arch, next, "--dry-run", inventory), "n1 (engine): nothing to do")
 
+	after := naps()
+	if !slices.Equal(before, after) {
+		t.Errorf("tasks were %v, and are %v", before, after)
+	}
+
 	o.run(0, "bootstrap", "-F", o.ssh, "--reset", "--yes", inventory)
+	if left := naps(); len(left) > 0 {
+		t.Errorf("tasks are left: %v", left)
+	}
 	for _, h := range set.Hosts {
 		left, err := h.Command(t.Context(), "sh", "-c", "ls -A /usr/local/bin | grep orch; ls -A /var/lib/orch; ls -d /var/lib/orch.lock /etc/init.d/orch 2>/dev/null; true").Output()
 		if err != nil || len(left) > 0 {

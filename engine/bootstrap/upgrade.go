@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"orch/engine/api"
 )
@@ -46,11 +47,8 @@ func Upgrade(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nothing was upgraded: %w", err)
 	}
-	info, err := c.Info(ctx)
+	info, err := r.settled(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("nothing was upgraded: %w", err)
-	}
-	if err := whole(info); err != nil {
 		return nil, fmt.Errorf("nothing was upgraded: %w", err)
 	}
 	batches := order(r.all, info.Leader)
@@ -89,6 +87,27 @@ func Upgrade(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	return result, nil
+}
+
+// settling is how long an engine that has just come back may take to be heard.
+const settling = 10 * time.Second
+
+// settled waits until the cluster is whole.
+func (r *run) settled(ctx context.Context, c Cluster) (info *api.InfoResponse, err error) {
+	began := ctx
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	var last error
+	err = poll(ctx, func() (bool, error) {
+		if info, last = c.Info(ctx); last == nil {
+			last = whole(info)
+		}
+		return last == nil, nil
+	})
+	if err != nil && began.Err() == nil {
+		err = last
+	}
+	return info, err
 }
 
 // whole says what keeps engines from being taken away one by one.
