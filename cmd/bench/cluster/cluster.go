@@ -12,7 +12,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"orch/cmd/internal/hosts"
 )
@@ -32,12 +31,44 @@ type Config struct {
 	Out    io.Writer
 }
 
-// Run measures and prints a table. A system that fails is left out, with the
-// reason; the hosts are gone afterwards in any case.
-func Run(ctx context.Context, c Config) (err error) {
-	if c.Rounds < 1 {
-		c.Rounds = 3
+// Run measures and prints a table. Each system has hosts of its own, one after
+// the other, so that none finds what another left. One that fails is left out,
+// with the reason; the hosts are gone afterwards in any case.
+func Run(ctx context.Context, c Config) error {
+	rounds := c.Rounds
+	if rounds < 1 {
+		rounds = 3
 	}
+	var t table
+	for _, s := range []struct {
+		name string
+		run  func(context.Context, *world) error
+	}{
+		{"bare", func(ctx context.Context, w *world) error { return bare(ctx, w, rounds, &t) }},
+		{"swarm", func(ctx context.Context, w *world) error {
+			return measure(ctx, w, &swarm{world: w}, rounds, t.of("swarm"))
+		}},
+		{"orch", func(ctx context.Context, w *world) error {
+			o, err := newOrch(w, c.Orch)
+			if err != nil {
+				return err
+			}
+			return measure(ctx, w, o, rounds, t.of("orch"))
+		}},
+	} {
+		if c.Only != "" && !slices.Contains(strings.Split(c.Only, ","), s.name) || ctx.Err() != nil {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s …\n", s.name)
+		if err := onHosts(ctx, s.run); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s is left out: %v\n", s.name, err)
+		}
+	}
+	return errors.Join(ctx.Err(), t.print(c.Out))
+}
+
+// onHosts runs do on three new hosts that have the images.
+func onHosts(ctx context.Context, do func(context.Context, *world) error) (err error) {
 	set, err := hosts.Up(ctx, 3, hosts.Options{Docker: true})
 	if err != nil {
 		return err
@@ -51,31 +82,5 @@ func Run(ctx context.Context, c Config) (err error) {
 			return err
 		}
 	}
-	w := newWorld(set)
-	var table table
-	measures := []struct {
-		name string
-		run  func() error
-	}{
-		{"bare", func() error { return bare(ctx, w, c.Rounds, &table) }},
-		{"swarm", func() error { return measure(ctx, w, &swarm{world: w}, c.Rounds, table.of("swarm")) }},
-		{"orch", func() error {
-			o, err := newOrch(w, c.Orch)
-			if err != nil {
-				return err
-			}
-			return measure(ctx, w, o, c.Rounds, table.of("orch"))
-		}},
-	}
-	for _, m := range measures {
-		if c.Only != "" && !slices.Contains(strings.Split(c.Only, ","), m.name) || ctx.Err() != nil {
-			continue
-		}
-		began := time.Now()
-		if err := m.run(); err != nil {
-			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", m.name, err)
-		}
-		fmt.Fprintf(os.Stderr, "bench: %s took %v\n", m.name, time.Since(began).Round(time.Second))
-	}
-	return errors.Join(ctx.Err(), table.print(c.Out))
+	return do(ctx, newWorld(set))
 }

@@ -258,8 +258,9 @@ func (m *meter) hostCut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.cut(ctx, (lead+1)%len(m.Hosts), func(began time.Time) error {
-		if err := m.until(ctx, m.but((lead+1)%len(m.Hosts)), "twelve run elsewhere", count(twelve)); err != nil {
+	out := (lead + 1) % len(m.Hosts)
+	return m.cut(ctx, out, func(began time.Time) error {
+		if err := m.until(ctx, m.but(out), "twelve run elsewhere", count(twelve)); err != nil {
 			return err
 		}
 		m.add(hostCut, time.Since(began))
