@@ -23,6 +23,7 @@ func (r *Runtime) Start(ctx context.Context, t *task.Task) (task.Observed, error
 		return task.Observed{}, err
 	}
 	defer unlock()
+	defer r.use(t.Stack)()
 	id, err := r.create(ctx, t)
 	if err != nil {
 		return task.Observed{}, fmt.Errorf("cannot create task %q: %w", t.ID, r.plain(err))
@@ -32,7 +33,16 @@ func (r *Runtime) Start(ctx context.Context, t *task.Task) (task.Observed, error
 			return o, err // tasks are one-shot: an ended one isn't started again
 		}
 	}
-	if err := r.docker.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+	err = r.docker.ContainerStart(ctx, id, container.StartOptions{})
+	if absent(err) {
+		// Somebody removed a network since it was seen.
+		r.forgetNetworks()
+		if _, err := r.ensureNetworks(ctx, t); err != nil {
+			return task.Observed{}, fmt.Errorf("cannot start task %q: %w", t.ID, err)
+		}
+		err = r.docker.ContainerStart(ctx, id, container.StartOptions{})
+	}
+	if err != nil {
 		return task.Observed{}, fmt.Errorf("cannot start task %q: %w", t.ID, networkError(r.plain(err)))
 	}
 	return r.Inspect(ctx, t.ID)

@@ -175,8 +175,7 @@ func (r *Runtime) Prune(ctx context.Context, keep map[string]bool) error {
 		if keep[n.Labels[labelStack]] {
 			continue
 		}
-		r.forgetNetworks()
-		if err := r.docker.NetworkRemove(ctx, n.ID); err != nil && !absent(err) && !inUse(err) {
+		if err := r.removeNetwork(ctx, n); err != nil {
 			all = append(all, fmt.Errorf("cannot remove network %q: %w", n.Name, r.plain(err)))
 		}
 	}
@@ -193,6 +192,45 @@ func (r *Runtime) Prune(ctx context.Context, keep map[string]bool) error {
 		}
 	}
 	return errors.Join(all...)
+}
+
+// removeNetwork leaves a network alone that a container is just being made
+// for: Docker itself only knows of those that have been started.
+func (r *Runtime) removeNetwork(ctx context.Context, n network.Summary) error {
+	key := n.Labels[labelNetwork]
+	unlock, err := r.busy.lock(ctx, "network "+key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r.mu.Lock()
+	wanted := r.using[n.Labels[labelStack]] > 0
+	if !wanted {
+		delete(r.networks, key)
+	}
+	r.mu.Unlock()
+	if wanted {
+		return nil
+	}
+	if err := r.docker.NetworkRemove(ctx, n.ID); err != nil && !absent(err) && !inUse(err) {
+		return err
+	}
+	return nil
+}
+
+// use says that a container of the stack is being made, until the function
+// that it returns is called.
+func (r *Runtime) use(stack string) (done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.using[stack]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.using[stack]--; r.using[stack] == 0 {
+			delete(r.using, stack)
+		}
+	}
 }
 
 func inUse(err error) bool {

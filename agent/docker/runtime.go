@@ -37,6 +37,7 @@ type Runtime struct {
 	mu       sync.Mutex
 	images   map[string]imageUser // seen on this node
 	networks map[string]string    // "stack/name" to the network's name in Docker
+	using    map[string]int       // stacks for which containers are being made
 }
 
 // New connects to nothing yet: a daemon that is away shows in Facts and in
@@ -60,7 +61,7 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	return &Runtime{
 		cfg: cfg, docker: c, files: files, log: cfg.Logger,
-		images: map[string]imageUser{}, networks: map[string]string{},
+		images: map[string]imageUser{}, networks: map[string]string{}, using: map[string]int{},
 	}, nil
 }
 

@@ -1,0 +1,67 @@
+package docker_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+
+	"orch/agent/task"
+	"orch/engine/api"
+)
+
+// A network that somebody removed is made again; one that a container is
+// being made for isn't pruned under it.
+func TestNetworksComeBack(t *testing.T) {
+	c, cluster, ref, secrets := daemon(t)
+	rt := open(t, cluster, secrets)
+	ctx := t.Context()
+	made := func(n int) *task.Task {
+		return &task.Task{
+			ID: fmt.Sprintf("net/app.%d#1", n), Cluster: cluster, Stack: "net", Service: "app", Slot: fmt.Sprintf("net/app.%d", n),
+			Spec:     &api.TaskSpec{Image: ref, Entrypoint: []string{"/prog"}, Command: []string{"wait"}, Networks: []string{"default"}, Pull: "never"},
+			Networks: []*api.NetworkSpec{{Name: "default"}},
+		}
+	}
+	begin := func(n int) {
+		x := made(n)
+		if o, err := rt.Start(ctx, x); err != nil || o.Phase != task.Running {
+			t.Errorf("task %d: %v, %v", n, o.Phase, err)
+		}
+		t.Cleanup(func() { _ = rt.Remove(context.Background(), x.ID) })
+	}
+	begin(1)
+	if err := rt.Remove(ctx, made(1).ID); err != nil {
+		t.Fatal(err)
+	}
+	nets, err := c.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", "orch.cluster="+cluster))})
+	if err != nil || len(nets) != 1 {
+		t.Fatal(nets, err)
+	}
+	if err := c.NetworkRemove(ctx, nets[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	begin(2)
+	if err := rt.Remove(ctx, made(2).ID); err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	for n := 3; n < 9; n++ {
+		work.Go(func() { begin(n) })
+		if err := rt.Prune(ctx, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	work.Wait()
+	for n := 3; n < 9; n++ {
+		if err := rt.Remove(ctx, made(n).ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := rt.Prune(ctx, nil); err != nil {
+		t.Error(err)
+	}
+}
