@@ -34,6 +34,7 @@ func sum(t *testing.T, path string) [32]byte {
 // A log that can't be whole is refused in words that say what to do, and
 // left as it is: whoever mends it needs what is there.
 func TestDamagedLogIsRefusedAndLeftAlone(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, config func(dir string) store.Config) {
 		for name, c := range map[string]struct {
 			damage func(t *testing.T, path string)
@@ -132,6 +133,7 @@ func TestTornMetaFallsBackByOneTransaction(t *testing.T) {
 }
 
 func TestSecondOpenerIsToldSo(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := lead(t, config(dir))
 	defer shut(t, s)

@@ -16,6 +16,7 @@ import (
 
 // A disk that is really full, and is emptied again.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, config func(dir string) store.Config) {
 		dir := small(t, "4m")
 		ballast := filepath.Join(dir, "ballast")

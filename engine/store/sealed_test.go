@@ -161,6 +161,7 @@ func TestSealedEntryDamaged(t *testing.T) {
 
 // A snapshot that was changed, cut, or is of another index is no snapshot.
 func TestSealedSnapshotDamaged(t *testing.T) {
+	t.Parallel()
 	const head, chunk = 8 + 19, 64<<10 + 16
 	for name, damage := range map[string]func([]byte) []byte{
 		"a bit":           func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
