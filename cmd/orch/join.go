@@ -27,7 +27,7 @@ const defaultPort = "4747"
 // hostOptions are what `orch cluster init` and `orch join` have in common.
 type hostOptions struct {
 	name, advertise, listen string
-	foreground, bare        bool
+	foreground              bool
 }
 
 func (o *hostOptions) flags(cmd *cobra.Command) {

@@ -269,19 +269,12 @@ func drained(cmd *cobra.Command, client clusterClient, name string, timeout time
 	defer tick.Stop()
 	said, why := "", ""
 	for {
-		r, err := client.ListTasks(ctx, connect.NewRequest(&api.ListTasksRequest{Node: name}))
+		r, err := client.ListTasks(ctx, connect.NewRequest(&api.ListTasksRequest{}))
 		switch {
-		case err == nil && len(r.Msg.Tasks) == 0:
-			fmt.Fprintf(cmd.OutOrStdout(), "Node %s is drained.\n", name)
-			return nil
 		case err == nil:
-			why = fmt.Sprintf("%d left", len(r.Msg.Tasks))
-			for _, t := range r.Msg.Tasks {
-				why += ", " + t.Id
-				if len(why) > 100 {
-					why += " …"
-					break
-				}
+			if why = leftOn(r.Msg, name); why == "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "Node %s is drained.\n", name)
+				return nil
 			}
 		case ctx.Err() == nil:
 			why = explain(err)
@@ -295,10 +288,40 @@ func drained(cmd *cobra.Command, client clusterClient, name string, timeout time
 			if cmd.Context().Err() != nil {
 				return cmd.Context().Err()
 			}
-			return &exitError{1, fmt.Sprintf("orch: node %s is not drained after %s: %s; `orch ps` tells what replacements wait for", name, timeout, why)}
+			return &exitError{1, fmt.Sprintf("orch: node %s is not drained after %s: %s", name, timeout, why)}
 		case <-tick.C:
 		}
 	}
+}
+
+// leftOn says in words what still runs on a node and what the first such task
+// waits for; empty: nothing.
+func leftOn(r *api.ListTasksResponse, node string) string {
+	var left []*api.Task
+	waits := map[string]string{} // by slot
+	for _, t := range r.Tasks {
+		if r.NodeNames[t.NodeId] == node || t.NodeId == node {
+			left = append(left, t)
+		}
+		if t.Wait != nil {
+			waits[t.SlotId] = t.Wait.Reason
+		}
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	slices.SortFunc(left, func(a, b *api.Task) int { return compareIDs(a.Id, b.Id) })
+	text := fmt.Sprintf("%d left", len(left))
+	for i, t := range left {
+		if i == 5 {
+			text += " …"
+			break
+		}
+		if text += ", " + t.Id; waits[t.SlotId] != "" {
+			text += " (" + waits[t.SlotId] + ")"
+		}
+	}
+	return text
 }
 
 func nodeRm() *cobra.Command {

@@ -2601,6 +2601,7 @@ type UpdateNodeRequest struct {
 	Availability  string                 `protobuf:"bytes,2,opt,name=availability,proto3" json:"availability,omitempty"`                                                               // active | pause | drain; empty: as it is
 	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                                                                               // engine | agent; empty: as it is
 	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // an empty value removes the label
+	HostKey       string                 `protobuf:"bytes,5,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`                                                          // SSH fingerprint; empty: as it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2661,6 +2662,13 @@ func (x *UpdateNodeRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *UpdateNodeRequest) GetHostKey() string {
+	if x != nil {
+		return x.HostKey
+	}
+	return ""
 }
 
 type UpdateNodeResponse struct {
@@ -4047,12 +4055,13 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x13InspectNodeResponse\x12!\n" +
 	"\x04node\x18\x01 \x01(\v2\r.orch.v1.NodeR\x04node\x12#\n" +
 	"\x05tasks\x18\x02 \x03(\v2\r.orch.v1.TaskR\x05tasks\x12-\n" +
-	"\x06engine\x18\x03 \x01(\v2\x15.orch.v1.EngineStatusR\x06engine\"\xda\x01\n" +
+	"\x06engine\x18\x03 \x01(\v2\x15.orch.v1.EngineStatusR\x06engine\"\xf5\x01\n" +
 	"\x11UpdateNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\"\n" +
 	"\favailability\x18\x02 \x01(\tR\favailability\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12>\n" +
-	"\x06labels\x18\x04 \x03(\v2&.orch.v1.UpdateNodeRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x04 \x03(\v2&.orch.v1.UpdateNodeRequest.LabelsEntryR\x06labels\x12\x19\n" +
+	"\bhost_key\x18\x05 \x01(\tR\ahostKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"7\n" +

@@ -24,7 +24,8 @@ type hostRun struct {
 
 	who     *identity
 	started bool // orch was, by us: what it logged may say why it fails
-	rolls   bool // it holds rolling
+	rolls   bool
+	founds  bool // it begins the cluster in this run
 }
 
 func (h *hostRun) do(ctx context.Context) (err error) {
@@ -62,6 +63,7 @@ func (h *hostRun) op(ctx context.Context, op Op) error {
 	case "identity":
 		return h.identity(ctx)
 	case "found":
+		h.founds = true
 		return h.found(ctx)
 	case "admit":
 		return h.admit(ctx)
@@ -78,7 +80,11 @@ func (h *hostRun) op(ctx context.Context, op Op) error {
 	case "labels":
 		return h.update(ctx, &api.UpdateNodeRequest{Labels: h.Labels})
 	case "verify":
-		return h.verify(ctx)
+		if err := h.verify(ctx); err != nil || !h.founds {
+			return err
+		}
+		// The others' keys came with their admission.
+		return h.update(ctx, &api.UpdateNodeRequest{HostKey: h.Facts.HostKey})
 	}
 	panic("bootstrap: unknown op " + op.Kind)
 }

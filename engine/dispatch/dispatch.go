@@ -324,7 +324,7 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 // leader gives every node that time to find it.
 func (d *Dispatcher) supervise(ctx context.Context) {
 	began := time.Now()
-	tick := time.NewTicker(heartbeat / 4)
+	tick := time.NewTicker(heartbeat / 10)
 	defer tick.Stop()
 	for {
 		select {

@@ -61,7 +61,7 @@ func (s *Server) UpdateNode(ctx context.Context, r *connect.Request[api.UpdateNo
 	if err := s.mayBecome(n, ca.Role(m.Role)); err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	set := &api.SetNode{Id: n.Id, Availability: m.Availability, Role: m.Role, Labels: m.Labels}
+	set := &api.SetNode{Id: n.Id, Availability: m.Availability, Role: m.Role, Labels: m.Labels, HostKey: m.HostKey}
 	if _, err := s.propose(ctx, &api.Command{Kind: &api.Command_SetNode{SetNode: set}}); err != nil {
 		return nil, err
 	}
