@@ -123,20 +123,6 @@ func (h *host) again() *host {
 	return run(h.T, f)
 }
 
-func (h *host) eventually(what string, is func() bool) {
-	h.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			h.Fatalf("%s: it never came to pass", what)
-		}
-	}
-}
-
 func request(t *testing.T) (*ecdsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := ca.NewKey()

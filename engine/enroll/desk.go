@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -204,5 +203,3 @@ func (d *Desk) Operator(o *api.Operator, csr []byte, s ca.Subject) (*api.Operato
 func trusts(n *api.Node, root *api.Root) bool {
 	return slices.Contains(n.Facts.GetRoots(), ca.Digest(root.GetCertificate()))
 }
-
-func same(a, b *api.Root) bool { return bytes.Equal(a.GetCertificate(), b.GetCertificate()) }

@@ -1,7 +1,9 @@
 package operator
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -69,6 +71,11 @@ func Describe(d state.Delta) []*api.Event {
 	case *api.Node:
 		before, _ := d.Before.(*api.Node)
 		return nodeEvent(before, after)
+	case *api.Cluster:
+		before, _ := d.Before.(*api.Cluster)
+		return clusterEvent(before, after)
+	case *api.Operator:
+		return []*api.Event{{Scope: "cluster", Type: "operator.added", Message: after.Name + " (" + after.Role + "), by " + after.CreatedBy}}
 	case *api.Release:
 		if d.Before == nil {
 			return []*api.Event{{Scope: "stack", Type: "release.created", Stack: after.Stack, Message: fmt.Sprintf("release %d (%s)", after.Number, after.Cause)}}
@@ -90,6 +97,8 @@ func Describe(d state.Delta) []*api.Event {
 			return []*api.Event{{Scope: "stack", Type: "stack.removed", Stack: gone.Name}}
 		case *api.Node:
 			return []*api.Event{{Scope: "node", Type: "node.removed", Node: gone.Name}}
+		case *api.Operator:
+			return []*api.Event{{Scope: "cluster", Type: "operator.removed", Message: gone.Name}}
 		}
 	}
 	return nil
@@ -123,6 +132,29 @@ func taskEvent(before, after *api.Task) []*api.Event {
 	return []*api.Event{e}
 }
 
+func clusterEvent(before, after *api.Cluster) []*api.Event {
+	e := &api.Event{Scope: "cluster"}
+	was, is := before.GetTrust(), after.GetTrust()
+	switch {
+	case before == nil:
+		e.Type, e.Message = "cluster.created", after.Name
+	case is.GetNext() != nil && was.GetNext() == nil:
+		e.Type, e.Message = "cluster.ca", "a new CA is being spread"
+	case is.GetPrevious() != nil && was.GetPrevious() == nil:
+		e.Type, e.Message = "cluster.ca", "the new CA signs"
+	case is.GetPrevious() == nil && was.GetPrevious() != nil:
+		e.Type, e.Message = "cluster.ca", "the old CA is dropped"
+	case !bytes.Equal(before.UnlockKey, after.UnlockKey):
+		e.Type, e.Message = "cluster.autolock", "on, with a new key"
+		if len(after.UnlockKey) == 0 {
+			e.Message = "off"
+		}
+	default:
+		return nil
+	}
+	return []*api.Event{e}
+}
+
 func nodeEvent(before, after *api.Node) []*api.Event {
 	e := &api.Event{Scope: "node", Node: after.Name, Message: after.StatusReason}
 	switch {
@@ -132,6 +164,12 @@ func nodeEvent(before, after *api.Node) []*api.Event {
 		e.Type = "node." + after.Status
 	case before.Availability != after.Availability:
 		e.Type, e.Message = "node.availability", after.Availability
+	case before.Role != after.Role:
+		e.Type, e.Message = "node.role", after.Role
+	case !maps.Equal(before.Labels, after.Labels):
+		e.Type, e.Message = "node.labels", fmt.Sprint(after.Labels)
+	case before.EngineAddress != after.EngineAddress:
+		e.Type, e.Message = "node.address", after.EngineAddress
 	default:
 		return nil
 	}
