@@ -410,3 +410,55 @@ func TestDamagedFolder(t *testing.T) {
 		})
 	}
 }
+
+// A node whose certificate ended, or is of a CA that was replaced, can do
+// nothing but renew it: it is known by its key. Another key is not enough.
+func TestRenewByKey(t *testing.T) {
+	h := found(t, t.TempDir())
+	worker := h.agent("worker")
+	creds := worker.Credentials()
+	old, err := ca.New() // whose certificates count no more than ended ones
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := func(key *ecdsa.PrivateKey) (*ca.Wallet, apiconnect.NodeServiceClient) {
+		t.Helper()
+		cert, err := old.Sign(ca.Subject{Role: ca.Agent, ID: "worker-id"}, key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := ca.NewWallet(ca.Credentials{Key: key, Certificate: cert, Roots: creds.Roots})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w, apiconnect.NewNodeServiceClient(h.http(w), "https://"+h.Address(), connect.WithGRPC())
+	}
+	csr, err := ca.Request(creds.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, client := stale(creds.Key)
+	_, err = client.Leave(t.Context(), connect.NewRequest(&api.LeaveRequest{}))
+	var refused *connect.Error
+	if !errors.As(err, &refused) || refused.Code() != connect.CodeUnauthenticated || refused.Meta().Get(api.ReasonHeader) != api.ReasonRenew {
+		t.Errorf("got %v", err)
+	}
+	for _, procedure := range methods() {
+		name := procedure[strings.LastIndex(procedure, "/")+1:]
+		if code := h.code(h.http(w), procedure); name != "Renew" && name != "Join" && code != "unauthenticated" && code != "permission_denied" {
+			t.Errorf("%s with an ended certificate: %q", procedure, code)
+		}
+	}
+	r, err := client.Renew(t.Context(), connect.NewRequest(&api.RenewRequest{Csr: csr}))
+	if err != nil || ca.Issuer(r.Msg.Certificate, creds.Roots) == "" {
+		t.Fatalf("%v, %v", r, err)
+	}
+	key, otherCSR := request(t)
+	if _, err := client.Renew(t.Context(), connect.NewRequest(&api.RenewRequest{Csr: otherCSR})); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("for another key: %v", err)
+	}
+	_, thief := stale(key)
+	if _, err := thief.Renew(t.Context(), connect.NewRequest(&api.RenewRequest{Csr: otherCSR})); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("by another key: %v", err)
+	}
+}
