@@ -30,7 +30,7 @@ type Credentials struct {
 type Wallet struct {
 	mu    sync.RWMutex
 	creds Credentials
-	pair  tls.Certificate
+	pair  *tls.Certificate // never changed, only replaced; empty where there is none
 	leaf  *x509.Certificate
 	roots *x509.CertPool
 }
@@ -51,7 +51,7 @@ func (w *Wallet) Set(c Credentials) error {
 		}
 		roots.AddCert(root)
 	}
-	var pair tls.Certificate
+	pair := &tls.Certificate{}
 	var leaf *x509.Certificate
 	if c.Certificate != nil {
 		var err error
@@ -61,7 +61,7 @@ func (w *Wallet) Set(c Credentials) error {
 		if c.Key == nil || !c.Key.PublicKey.Equal(leaf.PublicKey) {
 			return errors.New("the certificate is not that of the key")
 		}
-		pair = tls.Certificate{PrivateKey: c.Key, Leaf: leaf, Certificate: [][]byte{c.Certificate}}
+		pair = &tls.Certificate{PrivateKey: c.Key, Leaf: leaf, Certificate: [][]byte{c.Certificate}}
 		// Peers that trust another root of this cluster find the way.
 		pair.Certificate = append(append(pair.Certificate, c.Bridges...), c.Roots...)
 	}
@@ -94,7 +94,7 @@ func (w *Wallet) Server() *tls.Config {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			w.mu.RLock()
 			defer w.mu.RUnlock()
-			return &w.pair, nil
+			return w.pair, nil
 		},
 	}
 }
@@ -107,7 +107,7 @@ func (w *Wallet) Client(proto string) *tls.Config {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			w.mu.RLock()
 			defer w.mu.RUnlock()
-			return &w.pair, nil
+			return w.pair, nil
 		},
 		InsecureSkipVerify: true, // VerifyConnection does it, with the roots of now
 		VerifyConnection: func(s tls.ConnectionState) error {
