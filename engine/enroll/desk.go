@@ -173,7 +173,18 @@ func (d *Desk) propose(ctx context.Context, c *api.Command) error {
 	case errors.As(err, &refusal):
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	return connect.NewError(connect.CodeUnavailable, err)
+	return Unavailable(err)
+}
+
+// Unavailable is what a client is told of a command that the log didn't take:
+// that it may try again at once, where nothing was done.
+func Unavailable(err error) error {
+	out := connect.NewError(connect.CodeUnavailable, err)
+	var a interface{ Again() bool }
+	if errors.As(err, &a) && a.Again() {
+		out.Meta().Set(api.ReasonHeader, api.ReasonAgain)
+	}
+	return out
 }
 
 // Operator gives an operator a certificate for the key of a request.

@@ -78,7 +78,7 @@ func (s *Server) propose(ctx context.Context, c *api.Command) (state.Result, err
 		}
 		return r, connect.NewError(codes[refusal.Kind], err)
 	}
-	return r, connect.NewError(connect.CodeUnavailable, err)
+	return r, enroll.Unavailable(err)
 }
 
 func notFound(kind, name string) error {

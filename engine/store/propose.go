@@ -15,7 +15,7 @@ import (
 
 var (
 	// ErrNotLeader says that another engine must be asked; Leader names it.
-	ErrNotLeader = errors.New("this engine does not lead the cluster")
+	ErrNotLeader error = notLeader{}
 	// ErrLost says that a command's outcome is not known: it may or may not be
 	// committed.
 	ErrLost = errors.New("the change was under way and may still happen")
@@ -112,3 +112,10 @@ func explain(what string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
+
+type notLeader struct{}
+
+func (notLeader) Error() string { return "this engine does not lead the cluster" }
+
+// Again says that nothing was done, and that it can be tried again at once.
+func (notLeader) Again() bool { return true }
