@@ -1,40 +1,17 @@
 package builtins
 
-import "fmt"
+import (
+	"fmt"
+
+	"orch/engine/spelling"
+)
 
 // Suggest says which of known the word was probably meant to be, as "did you
 // mean ...?", or "".
 func Suggest(word string, known []string) string {
-	best, at := "", len(word)/3+2
-	for _, k := range known {
-		if d := distance(word, k); d < at {
-			best, at = k, d
-		}
-	}
-	if best == "" || word == "" {
+	best := spelling.Nearest(word, known)
+	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf("did you mean %q?", best)
-}
-
-// distance is the number of single-letter edits between a and b
-// (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -39,7 +39,8 @@ var may = map[string][]string{
 	"engine/ca":             {},
 	"engine/seal":           {},
 	"engine/durable":        {},
-	"engine/bootstrap":      {"engine/api", "engine/spec"},
+	"engine/bootstrap":      {"engine/api", "engine/spec", "engine/spelling"},
+	"engine/spelling":       {},
 	"engine/operator":       {"engine/api", "engine/api/apiconnect", "engine/spec", "engine/state", "engine/status", "engine/ca", "engine/seal", "engine/reconcile", "engine/schedule", "engine/enroll", "engine/backup", "engine/folder"},
 	"engine/script":         {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout", "engine/schedule", "engine/control", "engine/status"},
 	"engine":                {"engine/*", "engine/api/apiconnect"},
@@ -55,7 +56,7 @@ var may = map[string][]string{
 	"agent/session":     {"engine/api", "engine/api/apiconnect"},
 	"agent":             {"engine/api", "engine/api/apiconnect", "agent/*"},
 
-	"builtins":           {"engine/api", "engine/spec"},
+	"builtins":           {"engine/api", "engine/spec", "engine/spelling"},
 	"playbooks":          {"engine/api", "engine/spec", "builtins"},
 	"playbooks/playtest": {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout", "engine/schedule", "playbooks", "builtins"},
 }

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"text/tabwriter"
@@ -124,7 +122,7 @@ func fmtCommand() *cobra.Command {
 		Use: "fmt PATH...", Short: "Format playbooks in place",
 		Args: some("a path"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			files, err := starFiles(args)
+			files, err := playbooks.Files(args, ".star")
 			if err != nil {
 				return mistake(err)
 			}
@@ -159,34 +157,6 @@ func fmtCommand() *cobra.Command {
 	return cmd
 }
 
-// starFiles are the files named, and those below the folders named.
-func starFiles(paths []string) ([]string, error) {
-	var files []string
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if !info.IsDir() {
-			files = append(files, path)
-			continue
-		}
-		err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-			if err == nil && e.IsDir() && p != path && (strings.HasPrefix(e.Name(), ".") || e.Name() == "testdata") {
-				return filepath.SkipDir
-			}
-			if err == nil && !e.IsDir() && strings.HasSuffix(p, ".star") {
-				files = append(files, p)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return files, nil
-}
-
 func lintCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
@@ -194,7 +164,7 @@ func lintCommand() *cobra.Command {
 		Long: `Read playbooks without evaluating them and say what is suspicious. Exit code 1 if
 anything is. A comment "# lint: ignore RULE" at the end of a line silences a rule.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			files, err := starFiles(args)
+			files, err := playbooks.Files(args, ".star")
 			if err != nil {
 				return mistake(err)
 			}

@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"fmt"
 	"net"
+	"orch/engine/spelling"
 	"regexp"
 	"strconv"
 	"strings"
@@ -80,7 +81,7 @@ func parseHost(words []string) (*Host, []error) {
 }
 
 func meant(word string, known []string) string {
-	if n := nearest(word, known); n != "" {
+	if n := spelling.Nearest(word, known); n != "" {
 		return fmt.Sprintf(" (%s?)", n)
 	}
 	return ""

@@ -8,9 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -46,7 +43,7 @@ func (r Result) OK() bool { return r.Err == nil }
 // hidden folders left out), passing each result to report as it comes. The
 // error is about finding tests, not about failing ones.
 func Run(ctx context.Context, paths []string, o Options, report func(Result)) error {
-	files, err := find(paths)
+	files, err := playbooks.Files(paths, "_test.star")
 	if err != nil {
 		return err
 	}
@@ -60,35 +57,6 @@ func Run(ctx context.Context, paths []string, o Options, report func(Result)) er
 		runFile(ctx, file, o, report)
 	}
 	return nil
-}
-
-func find(paths []string) ([]string, error) {
-	var files []string
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if !info.IsDir() {
-			files = append(files, path)
-			continue
-		}
-		err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case e.IsDir() && p != path && (e.Name() == "vendor" || e.Name() == "testdata" || strings.HasPrefix(e.Name(), ".")):
-				return filepath.SkipDir
-			case !e.IsDir() && strings.HasSuffix(e.Name(), "_test.star"):
-				files = append(files, p)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return files, nil
 }
 
 func runFile(ctx context.Context, file string, o Options, report func(Result)) {
