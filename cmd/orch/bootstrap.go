@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"orch/cmd/internal/socket"
 	"orch/engine/api"
 	"orch/engine/api/apiconnect"
 	"orch/engine/bootstrap"
@@ -142,7 +143,7 @@ func (f *bootstrapFlags) prepare(cmd *cobra.Command, inventory string) (*bootstr
 	host, _ := os.Hostname()
 	f.Owner = fmt.Sprintf("%s by %s@%s, process %d", cmd.CommandPath(), os.Getenv("USER"), host, os.Getpid())
 	f.Connect = func(dial func(context.Context) (net.Conn, error)) bootstrap.Cluster {
-		return askedCluster{apiconnect.NewClusterServiceClient(plainHTTP2(dial), socketURL, clientOptions())}
+		return askedCluster{apiconnect.NewClusterServiceClient(socket.Client(dial), socket.URL, clientOptions())}
 	}
 	if f.join != "" {
 		client, err := dialContext(cmd.Context(), f.join)

@@ -21,6 +21,8 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"orch/cmd/internal/daemon"
+	"orch/cmd/internal/socket"
 	"orch/engine/api"
 	"orch/engine/api/apiconnect"
 	"orch/engine/ca"
@@ -180,8 +182,8 @@ func dialContext(ctx context.Context, name string) (clusterClient, error) {
 		return nil, err
 	}
 	if c.SSH != "" {
-		h := plainHTTP2(func(context.Context) (net.Conn, error) { return dialSSH(c.SSH) })
-		return apiconnect.NewClusterServiceClient(h, socketURL, clientOptions()), nil
+		h := socket.Client(func(context.Context) (net.Conn, error) { return dialSSH(c.SSH) })
+		return apiconnect.NewClusterServiceClient(h, socket.URL, clientOptions()), nil
 	}
 	creds, err := c.credentials()
 	if err != nil {
@@ -355,7 +357,7 @@ func contextLs() *cobra.Command {
 					if err != nil {
 						return fmt.Errorf("context %q is damaged: %w", name, err)
 					}
-					cluster, role, by = creds.ClusterName, creds.Role, peerNames(creds.Engines)
+					cluster, role, by = creds.ClusterName, creds.Role, daemon.Names(creds.Engines)
 				}
 			}
 			t.add(mark, name, cluster, role, by)

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"orch/cmd/internal/socket"
 	"orch/engine/api"
 )
 
@@ -58,7 +59,7 @@ func downKilled(cmd *cobra.Command) error {
 		return err
 	}
 	// A daemon that ended in order took its socket away, see gone.
-	if _, err := os.Stat(filepath.Join(dir, socketName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, socket.Name)); err != nil {
 		return errNoCluster
 	}
 	l, err := startLocal(cmd.Context(), "", nil)
@@ -94,7 +95,7 @@ func forgetSocket() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, socketName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, socket.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot tidy up: %w", err)
 	}
 	return nil

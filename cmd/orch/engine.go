@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"orch/cmd/internal/daemon"
+	"orch/playbooks"
 )
 
 func engineCommand() *cobra.Command {
@@ -31,7 +33,7 @@ supervised and upgraded like any other daemon. Its log goes to standard error.`,
 				l.tidy(context.WithoutCancel(cmd.Context()))
 				return nil
 			case err := <-l.failed:
-				return l.left(err)
+				return l.Left(err)
 			}
 		},
 	}
@@ -58,17 +60,16 @@ call it. Tasks go on running when it ends. Its log goes to standard error.`,
 			if err != nil {
 				return err
 			}
-			d, err := openDaemon(where, newLogger(os.Stderr))
+			d, err := daemon.Open(daemon.Config{Dir: where, NoAgent: bare, Version: version, Evaluator: playbooks.Sandbox{}, Logger: newLogger(os.Stderr)})
 			if err != nil {
 				return err
 			}
 			defer d.Close()
-			d.bare = bare
 			err = d.Run(cmd.Context())
 			if cmd.Context().Err() != nil {
 				return nil
 			}
-			return d.left(err)
+			return d.Left(err)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "data `folder` of this host (default $ORCH_HOME)")
@@ -82,14 +83,6 @@ func useHome(dir string) error {
 		return nil
 	}
 	return os.Setenv("ORCH_HOME", dir)
-}
-
-// left forgets the cluster that the host has left.
-func (d *daemon) left(err error) error {
-	if !errors.Is(err, errLeft) {
-		return err
-	}
-	return d.folder.Leave()
 }
 
 // tidyWithin bounds how long an engine that is told to end waits for what

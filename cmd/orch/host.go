@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"orch/cmd/internal/socket"
 	"orch/engine"
 	"orch/engine/api"
 	"orch/engine/ca"
@@ -250,7 +251,7 @@ func hostStdio() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := dialSocket(cmd.Context(), dir)
+			c, err := socket.Dial(cmd.Context(), dir)
 			if err != nil {
 				return fmt.Errorf("no orch answers on this host: %w", err)
 			}

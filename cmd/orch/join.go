@@ -119,13 +119,13 @@ func (o *hostOptions) begin(cmd *cobra.Command, change func(*folder.Folder) erro
 		return err
 	}
 	if o.foreground {
-		d, err := openDaemon(dir, newLogger(os.Stderr))
+		d, err := openDaemon(dir, os.Stderr)
 		if err != nil {
 			return err
 		}
 		defer d.Close()
 		if err := d.Run(cmd.Context()); cmd.Context().Err() == nil {
-			return d.left(err)
+			return d.Left(err)
 		}
 		return nil
 	}

@@ -15,19 +15,32 @@ import (
 
 	"connectrpc.com/connect"
 
+	"orch/cmd/internal/daemon"
 	"orch/engine"
 	"orch/engine/api"
+	"orch/playbooks"
 )
 
 // local is this machine's part of a cluster in this process; alone, a cluster
 // of one.
 type local struct {
-	*daemon
+	*daemon.Daemon
 	stop   context.CancelFunc
 	work   sync.WaitGroup
 	failed chan error
 	client clusterClient
 	log    io.Closer
+}
+
+// openDaemon makes a daemon of this program.
+func openDaemon(dir string, logTo io.Writer) (*daemon.Daemon, error) {
+	return daemon.Open(daemon.Config{Dir: dir, Version: version, Evaluator: playbooks.Sandbox{}, Logger: newLogger(logTo)})
+}
+
+func newLogger(to io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(os.Getenv("ORCH_LOG"))) // empty or wrong: info
+	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: level}))
 }
 
 // startLocal runs this machine's engine and agent in this process until
@@ -48,8 +61,7 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 		}
 		l.log, logTo = f, f
 	}
-	logger := slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{Level: logLevel()}))
-	if l.daemon, err = openDaemon(dir, logger); err != nil {
+	if l.Daemon, err = openDaemon(dir, logTo); err != nil {
 		return nil, err
 	}
 	opened := l // what returns nil, err sets l
@@ -70,7 +82,7 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 		}
 	})
 	select {
-	case <-l.ready:
+	case <-l.Ready():
 	case err := <-l.failed:
 		return nil, err
 	case <-ctx.Done():
@@ -81,24 +93,24 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 
 // prepare makes a cluster of one where there is none yet.
 func (l *local) prepare(listen string) error {
-	if l.folder.Membership() == nil {
+	if l.Folder().Membership() == nil {
 		name, err := os.Hostname()
 		if err != nil {
 			return fmt.Errorf("cannot name this node: %w", err)
 		}
-		if err := engine.Found(l.folder, "orch", name, ""); err != nil {
+		if err := engine.Found(l.Folder(), "orch", name, ""); err != nil {
 			return fmt.Errorf("cannot make a cluster: %w", err)
 		}
 	}
 	if listen == "" {
 		return nil
 	}
-	s, err := l.folder.Settings()
+	s, err := l.Folder().Settings()
 	if err != nil {
 		return err
 	}
 	s.Listen = listen
-	return l.folder.SetSettings(s)
+	return l.Folder().SetSettings(s)
 }
 
 // Close ends engine and agent; tasks go on running.
@@ -107,7 +119,7 @@ func (l *local) Close() {
 		l.stop()
 		l.work.Wait()
 	}
-	l.daemon.Close()
+	l.Daemon.Close()
 	if l.log != nil {
 		l.log.Close()
 	}
@@ -117,13 +129,7 @@ func (l *local) Close() {
 func (l *local) bareNow(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		l.mu.Lock()
-		a := l.agent
-		l.mu.Unlock()
-		if a != nil && a.Bare() {
-			return
-		}
+	for !l.Bare() {
 		select {
 		case <-ctx.Done():
 			return

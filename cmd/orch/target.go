@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"orch/cmd/internal/socket"
 	"orch/engine/api"
 	"orch/engine/api/apiconnect"
 	"orch/engine/folder"
@@ -36,6 +38,14 @@ func home() (string, error) {
 		return "", fmt.Errorf("cannot find a folder for orch: %w; set ORCH_HOME", err)
 	}
 	return filepath.Join(dir, ".local", "state", "orch"), nil
+}
+
+type hostClient = apiconnect.HostServiceClient
+
+// socketClients ask the daemon that has the folder.
+func socketClients(dir string) (clusterClient, hostClient) {
+	h := socket.Client(func(ctx context.Context) (net.Conn, error) { return socket.Dial(ctx, dir) })
+	return apiconnect.NewClusterServiceClient(h, socket.URL, clientOptions()), apiconnect.NewHostServiceClient(h, socket.URL, connect.WithGRPC())
 }
 
 type clusterClient = apiconnect.ClusterServiceClient

@@ -1,4 +1,8 @@
-package main
+// Package daemon is what a host is in its cluster: always an agent, and an
+// engine as long as the cluster says so. It keeps the host's certificate
+// fresh, follows what the cluster says of its role, and answers on a socket
+// in the data folder.
+package daemon
 
 import (
 	"context"
@@ -7,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -15,23 +18,32 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/agent"
+	"orch/cmd/internal/socket"
 	"orch/engine"
 	"orch/engine/api"
 	"orch/engine/api/apiconnect"
 	"orch/engine/ca"
 	"orch/engine/folder"
-	"orch/playbooks"
+	"orch/engine/operator"
 )
 
-// daemon is what a host is in its cluster: always an agent, and an engine as
-// long as the cluster says so. It answers on a socket in its data folder.
-type daemon struct {
+// Config of a daemon.
+type Config struct {
+	Dir       string // data folder
+	NoAgent   bool   // it runs no tasks
+	Version   string // of orch
+	Evaluator operator.Evaluator
+	Logger    *slog.Logger
+}
+
+// Daemon is a host's. All methods are safe for concurrent use.
+type Daemon struct {
+	cfg    Config
 	folder *folder.Folder
 	log    *slog.Logger
 	socket net.Listener
 	server *http.Server
 	wallet *ca.Wallet
-	bare   bool // no agent here
 
 	unlocked chan struct{} // closed once the keys are open
 	renew    chan struct{} // the certificate should be replaced now
@@ -48,15 +60,15 @@ type daemon struct {
 	agent  *agent.Agent
 }
 
-// openDaemon takes a data folder and listens on its socket. Run must follow,
-// and Close.
-func openDaemon(dir string, log *slog.Logger) (*daemon, error) {
-	f, err := folder.Open(dir)
+// Open takes the data folder and listens on its socket. Run must follow, and
+// Close.
+func Open(cfg Config) (*Daemon, error) {
+	f, err := folder.Open(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{
-		folder: f, log: log, state: "starting",
+	d := &Daemon{
+		cfg: cfg, folder: f, log: cfg.Logger, state: "starting",
 		unlocked: make(chan struct{}), renew: make(chan struct{}, 1), trusts: make(chan struct{}, 1), ready: make(chan struct{}), role: make(chan struct{}),
 		end: func(error) {},
 	}
@@ -65,7 +77,7 @@ func openDaemon(dir string, log *slog.Logger) (*daemon, error) {
 	} else {
 		d.state, d.reason = "locked", err.Error()
 	}
-	if d.socket, err = listenSocket(dir); err != nil {
+	if d.socket, err = socket.Listen(cfg.Dir); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -79,8 +91,35 @@ func openDaemon(dir string, log *slog.Logger) (*daemon, error) {
 	return d, nil
 }
 
+// Folder is the data folder that the daemon has.
+func (d *Daemon) Folder() *folder.Folder { return d.folder }
+
+// Ready closes once requests are answered.
+func (d *Daemon) Ready() <-chan struct{} { return d.ready }
+
+// Bare says that nothing is left of any task here.
+func (d *Daemon) Bare() bool {
+	d.mu.Lock()
+	a := d.agent
+	d.mu.Unlock()
+	return a != nil && a.Bare()
+}
+
+// Left forgets the cluster, if err says that Run ended because the host left
+// it; else it returns err.
+func (d *Daemon) Left(err error) error {
+	if !errors.Is(err, errLeft) {
+		return err
+	}
+	return d.folder.Leave()
+}
+
+// leaveWithin bounds how long stopping the tasks of a host that leaves may
+// take.
+const leaveWithin = 2 * time.Minute
+
 // Close gives the folder free; after Run has returned.
-func (d *daemon) Close() {
+func (d *Daemon) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if d.server.Shutdown(ctx) != nil { // whoever follows logs doesn't end by itself
@@ -90,7 +129,7 @@ func (d *daemon) Close() {
 }
 
 // serveCluster is the cluster's API on the socket.
-func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
+func (d *Daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	e, state, reason := d.engine, d.state, d.reason
 	d.mu.Unlock()
@@ -106,12 +145,13 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 	case reason != "":
 		err = connect.NewError(connect.CodeUnavailable, errors.New(reason))
 	case m != nil && m.Role != string(ca.Engine):
-		err = connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("this host is a worker of cluster %q: ask one of its engines (%s), or use a context", m.ClusterName, peerNames(m.Engines)))
+		err = connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("this host is a worker of cluster %q: ask one of its engines (%s), or use a context", m.ClusterName, Names(m.Engines)))
 	}
 	_ = connect.NewErrorWriter().Write(w, r, err) // a client that is gone needs no answer
 }
 
-func peerNames(peers []*api.Peer) string {
+// Names are engines as a sentence has them.
+func Names(peers []*api.Peer) string {
 	text := ""
 	for i, p := range peers {
 		if i > 0 {
@@ -122,7 +162,7 @@ func peerNames(peers []*api.Peer) string {
 	return text
 }
 
-func (d *daemon) set(state, reason string) {
+func (d *Daemon) set(state, reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state != "leaving" {
@@ -131,7 +171,7 @@ func (d *daemon) set(state, reason string) {
 }
 
 // Run works until ctx ends, or until the host has left its cluster.
-func (d *daemon) Run(ctx context.Context) error {
+func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.mu.Lock()
@@ -160,7 +200,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	}
 	part(d.keepCertificate)
 	part(d.keepEngine)
-	if !d.bare {
+	if !d.cfg.NoAgent {
 		part(d.keepAgent)
 	}
 	<-ctx.Done()
@@ -172,20 +212,20 @@ var errLeft = errors.New("this host has left its cluster")
 
 // is says what the cluster wants this host to be, and what its certificate
 // lets it be.
-func (d *daemon) is(role ca.Role) bool {
+func (d *Daemon) is(role ca.Role) bool {
 	leaf := d.wallet.Leaf()
 	return d.folder.Membership().GetRole() == string(role) && leaf != nil && len(leaf.Subject.Organization) == 1 && leaf.Subject.Organization[0] == string(role)
 }
 
 // roleChange closes when the role changes next.
-func (d *daemon) roleChange() <-chan struct{} {
+func (d *Daemon) roleChange() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.role
 }
 
 // learn keeps what the cluster says of this host.
-func (d *daemon) learn(m *api.Membership) {
+func (d *Daemon) learn(m *api.Membership) {
 	before := d.folder.Membership()
 	if err := d.folder.SetMembership(m); err != nil {
 		d.log.Error("cannot keep what the cluster says of this host", "error", err)
@@ -215,7 +255,7 @@ func poke(c chan struct{}) {
 }
 
 // keepEngine runs the engine whenever this host is one.
-func (d *daemon) keepEngine(ctx context.Context) error {
+func (d *Daemon) keepEngine(ctx context.Context) error {
 	for {
 		changed := d.roleChange()
 		if d.is(ca.Engine) {
@@ -233,7 +273,7 @@ func (d *daemon) keepEngine(ctx context.Context) error {
 }
 
 // runEngine returns nil once this host is no engine any more.
-func (d *daemon) runEngine(ctx context.Context) error {
+func (d *Daemon) runEngine(ctx context.Context) error {
 	within, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() { // ends with within
@@ -256,7 +296,7 @@ func (d *daemon) runEngine(ctx context.Context) error {
 	}
 	e, err := engine.Open(within, engine.Config{
 		Folder: d.folder, Wallet: d.wallet, Listen: settings.Listen, Advertise: settings.Advertise,
-		Evaluator: playbooks.Sandbox{}, Version: version, Logger: d.log, Membership: d.learn,
+		Evaluator: d.cfg.Evaluator, Version: d.cfg.Version, Logger: d.log, Membership: d.learn,
 	})
 	if err != nil {
 		if within.Err() != nil && ctx.Err() == nil {
@@ -288,7 +328,7 @@ func (d *daemon) runEngine(ctx context.Context) error {
 	return err
 }
 
-func (d *daemon) isReady() {
+func (d *Daemon) isReady() {
 	d.once.Do(func() {
 		d.set("running", "")
 		close(d.ready)
@@ -299,7 +339,7 @@ func (d *daemon) isReady() {
 const firstEngine = 2 * time.Second
 
 // keepAgent runs the agent.
-func (d *daemon) keepAgent(ctx context.Context) error {
+func (d *Daemon) keepAgent(ctx context.Context) error {
 	if d.is(ca.Engine) {
 		wait := time.NewTimer(firstEngine)
 		defer wait.Stop()
@@ -321,7 +361,7 @@ func (d *daemon) keepAgent(ctx context.Context) error {
 	}
 	a, err := agent.New(agent.Config{
 		NodeID: d.folder.ID, Name: m.Name, Cluster: m.ClusterId, Dir: d.folder.Dir, Address: address, Engines: d.engines,
-		TLS: d.wallet.Client(ca.ProtoHTTP), Version: version, Trust: d.trust, Trusts: d.trusts,
+		TLS: d.wallet.Client(ca.ProtoHTTP), Version: d.cfg.Version, Trust: d.trust, Trusts: d.trusts,
 		Membership: d.learn, Refused: d.refused, Logger: d.log,
 	})
 	if err != nil {
@@ -337,7 +377,7 @@ func (d *daemon) keepAgent(ctx context.Context) error {
 }
 
 // engines are the addresses of those that are known, this host's first.
-func (d *daemon) engines() []string {
+func (d *Daemon) engines() []string {
 	var all []string
 	d.mu.Lock()
 	if d.engine != nil {
@@ -353,7 +393,7 @@ func (d *daemon) engines() []string {
 }
 
 // trust adds to a node's facts which CAs it trusts.
-func (d *daemon) trust(f *api.NodeFacts) {
+func (d *Daemon) trust(f *api.NodeFacts) {
 	c := d.wallet.Credentials()
 	for _, root := range c.Roots {
 		f.Roots = append(f.Roots, ca.Digest(root))
@@ -365,7 +405,7 @@ func (d *daemon) trust(f *api.NodeFacts) {
 }
 
 // refused is told why the cluster doesn't want this node.
-func (d *daemon) refused(reason string) {
+func (d *Daemon) refused(reason string) {
 	switch reason {
 	case api.ReasonRenew:
 		poke(d.renew)
@@ -375,7 +415,7 @@ func (d *daemon) refused(reason string) {
 			return // it is under way
 		}
 		go func() { // ends once the tasks are gone
-			ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+			ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
 			defer cancel()
 			if err := d.clear(ctx); err != nil {
 				d.log.Error("cannot leave the cluster in order", "error", err)
@@ -386,7 +426,7 @@ func (d *daemon) refused(reason string) {
 }
 
 // leaving is false if the host is leaving its cluster already.
-func (d *daemon) leaving() bool {
+func (d *Daemon) leaving() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state == "leaving" {
@@ -397,7 +437,7 @@ func (d *daemon) leaving() bool {
 }
 
 // clear stops this host's tasks.
-func (d *daemon) clear(ctx context.Context) error {
+func (d *Daemon) clear(ctx context.Context) error {
 	d.mu.Lock()
 	a := d.agent
 	d.mu.Unlock()
@@ -419,18 +459,8 @@ func (d *daemon) clear(ctx context.Context) error {
 }
 
 // finish ends Run.
-func (d *daemon) finish() {
+func (d *Daemon) finish() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.end(errLeft)
-}
-
-func newLogger(to *os.File) *slog.Logger {
-	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: logLevel()}))
-}
-
-func logLevel() slog.Level {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(os.Getenv("ORCH_LOG"))) // empty or wrong: info
-	return level
 }

@@ -1,10 +1,8 @@
-package main
+package daemon
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"time"
 
@@ -19,14 +17,14 @@ import (
 )
 
 // host answers for a daemon on its socket: api.HostService.
-type host struct{ d *daemon }
+type host struct{ d *Daemon }
 
 func (h host) Status(context.Context, *connect.Request[api.HostStatusRequest]) (*connect.Response[api.HostStatus], error) {
 	d := h.d
 	m := d.folder.Membership()
 	s := &api.HostStatus{
 		NodeId: d.folder.ID, Role: m.GetRole(), Name: m.GetName(), ClusterId: m.GetClusterId(), ClusterName: m.GetClusterName(),
-		Version: version, Pid: int32(os.Getpid()), Engines: m.GetEngines(),
+		Version: d.cfg.Version, Pid: int32(os.Getpid()), Engines: m.GetEngines(),
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,7 +68,7 @@ func (h host) LeaveCluster(ctx context.Context, r *connect.Request[api.LeaveClus
 		}
 		d.log.Warn("leaving without the cluster's consent", "error", err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
 	defer cancel()
 	d.leaving()
 	if err := d.clear(ctx); err != nil {
@@ -82,7 +80,7 @@ func (h host) LeaveCluster(ctx context.Context, r *connect.Request[api.LeaveClus
 }
 
 // tellLeave asks the cluster to let this node go.
-func (d *daemon) tellLeave(ctx context.Context) error {
+func (d *Daemon) tellLeave(ctx context.Context) error {
 	if d.wallet == nil {
 		return connect.NewError(connect.CodeFailedPrecondition, folder.ErrLocked)
 	}
@@ -102,7 +100,7 @@ func (d *daemon) tellLeave(ctx context.Context) error {
 
 // nodeService reaches the cluster's engines as this node: others, if there
 // are any, as this host's own may be what is in trouble.
-func (d *daemon) nodeService() (apiconnect.NodeServiceClient, func()) {
+func (d *Daemon) nodeService() (apiconnect.NodeServiceClient, func()) {
 	others := func() []string {
 		all := d.engines()
 		d.mu.Lock()
@@ -114,69 +112,4 @@ func (d *daemon) nodeService() (apiconnect.NodeServiceClient, func()) {
 	}
 	h := reach.New(others, d.wallet.Client(ca.ProtoHTTP))
 	return apiconnect.NewNodeServiceClient(h, reach.URL, connect.WithGRPC()), h.CloseIdleConnections
-}
-
-// renewAgain is the pause after a certificate couldn't be renewed.
-const renewAgain = 5 * time.Second
-
-// keepCertificate renews the certificate at 50 to 80 % of its life, and when
-// the cluster asks for it.
-func (d *daemon) keepCertificate(ctx context.Context) error {
-	due := time.NewTimer(d.renewIn())
-	defer due.Stop()
-	said := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-due.C:
-		case <-d.renew:
-		}
-		err := d.renewOnce(ctx)
-		if err == nil {
-			said = ""
-			due.Reset(d.renewIn())
-			continue
-		}
-		if text := err.Error(); text != said && ctx.Err() == nil {
-			d.log.Warn("cannot renew this host's certificate; it is tried again", "error", err)
-			said = text
-		}
-		due.Reset(renewAgain/2 + rand.N(renewAgain))
-	}
-}
-
-func (d *daemon) renewIn() time.Duration {
-	leaf := d.wallet.Leaf()
-	if leaf == nil {
-		return 0
-	}
-	life := leaf.NotAfter.Sub(leaf.NotBefore.Add(ca.Backdated))
-	at := leaf.NotBefore.Add(ca.Backdated + time.Duration(float64(life)*(0.5+0.3*rand.Float64())))
-	return max(time.Until(at), 0)
-}
-
-func (d *daemon) renewOnce(ctx context.Context) error {
-	client, done := d.nodeService() // a connection of its own: it shows the certificate of now
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	keys, err := d.folder.Keys()
-	if err != nil {
-		return err
-	}
-	csr, err := ca.Request(keys.Node)
-	if err != nil {
-		return err
-	}
-	r, err := client.Renew(ctx, connect.NewRequest(&api.RenewRequest{Csr: csr}))
-	if err != nil {
-		return err
-	}
-	if len(r.Msg.Certificate) == 0 {
-		return fmt.Errorf("the cluster gave no certificate")
-	}
-	d.log.Info("this host has a new certificate", "role", r.Msg.Role)
-	d.learn(r.Msg)
-	return nil
 }
