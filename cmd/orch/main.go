@@ -111,11 +111,18 @@ Begin with:
   orch stack rollback tick          go back to the release before
   orch doc service                  read about a builtin of the language
 
+For several hosts:
+  orch bootstrap hosts.txt          make hosts that answer by SSH into a cluster
+  orch cluster init; orch join      the same by hand
+  orch node drain n1 --wait         empty a host, without a gap
+
 Words: a stack is what one playbook declares; each deployment of it is a
 numbered release. A service has slots (replicas); each attempt to run one is a
 task, "tick/influxdb.1#3".
 
-Files: $ORCH_HOME (default ~/.local/state/orch) holds the local cluster.
+Files: $ORCH_HOME (default ~/.local/state/orch) holds this machine's part of a
+cluster; $ORCH_CONFIG (default ~/.config/orch) the contexts by which others are
+reached.
 Exit codes: 0 done; 1 it failed, or did not converge, with the reasons; 2 the
 playbook or the command line is wrong; 3 (orch plan) there are changes.`,
 		SilenceUsage: true, SilenceErrors: true, Version: version,
