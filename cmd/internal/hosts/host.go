@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -109,7 +110,11 @@ func (h *Host) halt() error {
 	if h.ns == nil {
 		return nil
 	}
-	err := h.ns.close()
+	inside, err := h.inside()
+	for _, pid := range inside {
+		wakeParent(pid)
+	}
+	err = errors.Join(err, h.ns.close())
 	h.ns = nil
 	return err
 }

@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -179,6 +180,22 @@ func TestProcessesOfHosts(t *testing.T) {
 	}
 	if err := a.KillAll("sleep"); err == nil {
 		t.Error("nothing was killed, without an error")
+	}
+	// One that is stopped, as a hung daemon is, holds up nothing at the end.
+	stopped := a.Command(context.Background(), "sleep", "1000")
+	if err := stopped.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = stopped.Wait() }() // ends with the host
+	for a.Signal(syscall.SIGSTOP, "sleep") != nil && t.Context().Err() == nil {
+		continue
+	}
+	for state := ""; !strings.HasPrefix(state, "T"); {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", stopped.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, state, _ = strings.Cut(string(content), "State:\t")
 	}
 }
 

@@ -15,6 +15,18 @@ import (
 // of these names (`orch` and not a path). Their numbers are the machine's, not
 // the host's.
 func (h *Host) Processes(names ...string) ([]int, error) {
+	inside, err := h.inside()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(inside, func(pid int) bool {
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // one that ended has none
+		return err != nil || !slices.Contains(names, filepath.Base(strings.TrimSuffix(program, " (deleted)")))
+	}), nil
+}
+
+// inside lists the host's processes, containers' and its first aside.
+func (h *Host) inside() ([]int, error) {
 	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.ns.pid))
 	if err != nil {
 		return nil, err
@@ -29,12 +41,7 @@ func (h *Host) Processes(names ...string) ([]int, error) {
 		if err != nil || pid == h.ns.pid {
 			continue
 		}
-		// A process may end meanwhile: then it is none of them.
-		if in, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns/pid")); err != nil || in != own {
-			continue
-		}
-		program, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if err == nil && slices.Contains(names, filepath.Base(strings.TrimSuffix(program, " (deleted)"))) {
+		if in, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns/pid")); err == nil && in == own {
 			all = append(all, pid)
 		}
 	}
@@ -54,8 +61,31 @@ func (h *Host) Signal(signal syscall.Signal, names ...string) error {
 		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("cannot signal process %d: %w", pid, err)
 		}
+		if signal == syscall.SIGCONT {
+			wakeParent(pid)
+		}
 	}
 	return nil
+}
+
+// wakeParent continues the process outside that waits for a Command's, and
+// stops when that one does. Whoever stays stopped reaps nothing, and a host
+// ends only once all its processes are reaped.
+func wakeParent(pid int) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return // it ended
+	}
+	for line := range strings.Lines(string(content)) {
+		rest, ok := strings.CutPrefix(line, "PPid:")
+		if !ok {
+			continue
+		}
+		parent, _ := strconv.Atoi(strings.TrimSpace(rest))
+		if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", parent)); err == nil && filepath.Base(program) == "nsenter" {
+			_ = syscall.Kill(parent, syscall.SIGCONT) // it may have ended
+		}
+	}
 }
 
 // KillAll is a crash of Processes(names...).
