@@ -52,6 +52,10 @@ type Agent struct {
 	cfg    Config
 	worker *worker.Worker
 	ports  *network.Publisher
+
+	mu       sync.Mutex
+	runtimes []*api.RuntimeFacts // as they were when last asked
+	changed  chan struct{}       // the facts have
 }
 
 // New makes an agent; Run makes it work.
@@ -64,7 +68,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, ports: &network.Publisher{Logger: cfg.Logger}}
+	a := &Agent{cfg: cfg, ports: &network.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1)}
 	a.worker = worker.New(worker.Config{
 		Cluster: cfg.Cluster, Runtimes: []worker.Runtime{d, p}, Checks: checks, Publisher: publisher{a.ports}, Logger: cfg.Logger,
 	})
@@ -77,6 +81,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { a.ports.Run(ctx) })
 	work.Go(func() { a.worker.Run(ctx) })
+	known := make(chan struct{})
+	work.Go(func() { a.watch(ctx, known) })
+	first := time.NewTimer(askWithin)
+	defer first.Stop()
+	select {
+	case <-known:
+	case <-first.C: // a runtime hangs: the rest of the host doesn't wait for it
+	case <-ctx.Done():
+	}
 	transport := &http.Transport{
 		TLSClientConfig: a.cfg.TLS, ForceAttemptHTTP2: true, DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext,
 		// An engine whose host died says no goodbye.
@@ -85,8 +98,51 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer transport.CloseIdleConnections()
 	return session.Run(ctx, session.Config{
 		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker,
-		Facts: a.facts, FactsChanged: a.cfg.Trusts, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
+		Facts: a.facts, FactsChanged: a.changed, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
 	})
+}
+
+const (
+	// askEvery often the runtimes are asked whether they can be used.
+	askEvery = 10 * time.Second
+	// askWithin they answer, if all is well.
+	askWithin = time.Second
+)
+
+// watch asks the runtimes, apart from all else: one that hangs must not keep
+// the agent from its heartbeats. known closes once they have answered.
+func (a *Agent) watch(ctx context.Context, known chan struct{}) {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		now := a.worker.Facts(ctx)
+		a.mu.Lock()
+		a.runtimes = now
+		a.mu.Unlock()
+		a.tell()
+		if known != nil {
+			close(known)
+			known = nil
+		}
+		for again := false; !again; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				again = true
+			case <-a.cfg.Trusts:
+				a.tell()
+			}
+		}
+	}
+}
+
+// tell has the session look at the facts.
+func (a *Agent) tell() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
 }
 
 // dialWithin an engine that lives takes a connection.
@@ -98,11 +154,13 @@ func (a *Agent) Bare() bool { return a.worker.Bare() }
 // Evict stops all tasks, whoever wants them, and takes away what they leave.
 func (a *Agent) Evict() { a.worker.Assign(&api.Assignments{Full: true}) }
 
-func (a *Agent) facts(ctx context.Context) *api.NodeFacts {
+func (a *Agent) facts(context.Context) *api.NodeFacts {
 	host, _ := os.Hostname()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	f := &api.NodeFacts{
 		Hostname: host, Os: runtime.GOOS, Arch: runtime.GOARCH, CpusMilli: int64(runtime.NumCPU()) * 1000, Version: a.cfg.Version,
-		Runtimes: a.worker.Facts(ctx), Address: a.cfg.Address,
+		Runtimes: a.runtimes, Address: a.cfg.Address,
 	}
 	if a.cfg.Trust != nil {
 		a.cfg.Trust(f)

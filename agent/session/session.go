@@ -37,8 +37,9 @@ type Config struct {
 	Client       *http.Client    // with the agent's certificate, HTTP/2
 	Engines      func() []string // host:port of those that are known
 	Worker       Worker
+	// Facts answers at once, from what is known. FactsChanged, if set, has a
+	// value when the answer may be another.
 	Facts        func(context.Context) *api.NodeFacts
-	// FactsChanged, if set, has a value when Facts should be asked at once.
 	FactsChanged <-chan struct{}
 	// Membership, if set, is told what the engine says of the cluster.
 	Membership func(*api.Membership)
@@ -188,14 +189,9 @@ func end(stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage
 	return err
 }
 
-// factsEvery often the agent looks whether its runtimes can be used.
-const factsEvery = 10 * time.Second
-
 func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error) error {
 	beat := time.NewTimer(every)
 	defer beat.Stop()
-	look := time.NewTicker(factsEvery)
-	defer look.Stop()
 	for {
 		var m *api.AgentMessage
 		select {
@@ -207,8 +203,6 @@ func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[a
 			m = &api.AgentMessage{Kind: &api.AgentMessage_Heartbeat{Heartbeat: &api.Heartbeat{}}}
 			// Jitter keeps thousands of agents from speaking at once.
 			beat.Reset(every - every/10 + rand.N(every/5))
-		case <-look.C:
-			m = s.facts(ctx, &known)
 		case <-s.FactsChanged:
 			m = s.facts(ctx, &known)
 		case <-s.Worker.Changed():

@@ -369,6 +369,36 @@ func TestClusterOnHosts(t *testing.T) {
 			unchanged(w)
 			w.remove("moved")
 		}},
+		{"Docker hangs: the node stays up and says so, its tasks stay", func(w *world) {
+			lead, rest := w.leader()
+			h := rest[0]
+			must(w.T, h.Signal(syscall.SIGSTOP, "dockerd"))
+			down := false
+			w.eventually("it says that Docker does not answer", func() bool {
+				var nodes []struct {
+					Name, Status string
+					Facts        struct{ Runtimes []struct{ Error string } }
+				}
+				if !w.ask(lead, &nodes, "node", "ls") {
+					return false
+				}
+				said := false
+				for _, n := range nodes {
+					down = down || n.Status != "up"
+					if n.Name == h.Name {
+						for _, r := range n.Facts.Runtimes {
+							said = said || r.Error != ""
+						}
+					}
+				}
+				return said
+			})
+			must(w.T, h.Signal(syscall.SIGCONT, "dockerd"))
+			if down {
+				w.Error("a node was down because its Docker hung")
+			}
+			unchanged(w)
+		}},
 		{"drain with one replica: its successor is ready before it stops", func(w *world) {
 			w.deploy("single", "")
 			was := slices.Collect(maps.Values(w.containers("single", w.Hosts...)))[0]
