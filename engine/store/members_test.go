@@ -286,3 +286,25 @@ func (g *group) leaderNow() *member {
 	}
 	return nil
 }
+
+// An engine has moved, and the leader is lost before it could say so: the
+// rest still find each other, as the one that moved asks for votes from where
+// it is.
+func TestMovedWhileTheLeaderIsLost(t *testing.T) {
+	t.Parallel()
+	g := trio(t)
+	g.put(t, "n")
+	agree(t, g.all, 1)
+	lead := g.leader(t)
+	moved := g.others(lead)[0]
+	moved.stop(t)
+	g.put(t, "away") // it is behind: it can't lead itself
+	lead.kill(t)
+	moved.move()
+	moved.start(t)
+	g.put(t, "found")
+	lead.start(t)
+	g.asks(t, func(ctx context.Context, s *store.Store) error { return s.AddVoter(ctx, moved.id, moved.address) })
+	g.put(t, "all")
+	agree(t, g.all, 4)
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -22,10 +23,10 @@ const (
 	maxPool = 3
 )
 
-// transport is raft's network with four things of its own: raft here can be
+// transport is raft's network with five things of its own: raft here can be
 // told to stand for election at once, a vote isn't lost to a connection that
-// died while it was idle, it is known which engines answer, and one that is
-// back gets the log at once.
+// died while it was idle, it is known which engines answer, one that is back
+// gets the log at once, and one that has moved is found where it asks from.
 type transport struct {
 	*raft.NetworkTransport
 	address raft.ServerAddress
@@ -39,12 +40,18 @@ type transport struct {
 	mu    sync.Mutex
 	heard map[raft.ServerID]time.Time // last answer to a heartbeat or an entry
 	away  map[raft.ServerID]uint64    // term of the leader that had none to its last
+	moved map[raft.ServerID]move
 }
+
+// move is an engine's new address before it stands in raft's configuration:
+// the leader that would write it there may be one that is elected only once
+// the engine is reached.
+type move struct{ from, to raft.ServerAddress }
 
 func newTransport(t *raft.NetworkTransport, address string) *transport {
 	tr := &transport{
 		NetworkTransport: t, address: raft.ServerAddress(address),
-		rpcs: make(chan raft.RPC), end: make(chan struct{}), heard: map[raft.ServerID]time.Time{}, away: map[raft.ServerID]uint64{},
+		rpcs: make(chan raft.RPC), end: make(chan struct{}), heard: map[raft.ServerID]time.Time{}, away: map[raft.ServerID]uint64{}, moved: map[raft.ServerID]move{},
 	}
 	if address == "" {
 		tr.address = t.LocalAddr()
@@ -53,6 +60,7 @@ func newTransport(t *raft.NetworkTransport, address string) *transport {
 		for {
 			select {
 			case rpc := <-t.Consumer():
+				tr.learn(rpc)
 				tr.hand(rpc)
 			case <-tr.end:
 				return
@@ -68,6 +76,36 @@ func (t *transport) hand(rpc raft.RPC) {
 	case t.rpcs <- rpc:
 	case <-t.end:
 	}
+}
+
+// learn remembers where an engine asks from, if that isn't what raft knows.
+func (t *transport) learn(rpc raft.RPC) {
+	q, ok := rpc.Command.(raft.WithRPCHeader)
+	r := t.raft.Load()
+	if !ok || r == nil {
+		return
+	}
+	header := q.GetRPCHeader()
+	id, now := raft.ServerID(header.ID), raft.ServerAddress(header.Addr)
+	known, is := addressOf(r, id)
+	if !is || now == "" {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if delete(t.moved, id); known != now {
+		t.moved[id] = move{known, now}
+	}
+}
+
+// where is the address to reach an engine at that raft knows at another.
+func (t *transport) where(id raft.ServerID, known raft.ServerAddress) raft.ServerAddress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m, ok := t.moved[id]; ok && m.from == known {
+		return m.to
+	}
+	return known
 }
 
 // stand makes the raft of id a candidate, as a leader that hands over does:
@@ -114,7 +152,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, q *ra
 			return err
 		}
 	}
-	err := t.NetworkTransport.AppendEntries(id, to, q, a)
+	err := t.NetworkTransport.AppendEntries(id, t.where(id, to), q, a)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
@@ -145,7 +183,7 @@ func (t *transport) back(id raft.ServerID, term uint64) error {
 		if !away {
 			return nil
 		}
-		if r := t.raft.Load(); r != nil && (r.State() != raft.Leader || r.CurrentTerm() != term || !member(r, id)) {
+		if r := t.raft.Load(); r != nil && (r.State() != raft.Leader || r.CurrentTerm() != term || !isMember(r, id)) {
 			return errAway
 		}
 		select {
@@ -156,29 +194,43 @@ func (t *transport) back(id raft.ServerID, term uint64) error {
 	}
 }
 
-func member(r *raft.Raft, id raft.ServerID) bool {
+func isMember(r *raft.Raft, id raft.ServerID) bool {
+	_, is := addressOf(r, id)
+	return is
+}
+
+// addressOf is an engine's in raft's newest configuration.
+func addressOf(r *raft.Raft, id raft.ServerID) (address raft.ServerAddress, is bool) {
 	f := r.GetConfiguration()
 	if f.Error() != nil {
-		return false
+		return "", false
 	}
 	for _, s := range f.Configuration().Servers {
 		if s.ID == id {
-			return true
+			return s.Address, true
 		}
 	}
-	return false
+	return "", false
+}
+
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	return t.NetworkTransport.AppendEntriesPipeline(id, t.where(id, to))
+}
+
+func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, q *raft.InstallSnapshotRequest, a *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, t.where(id, to), q, a, data)
 }
 
 func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, q *raft.RequestVoteRequest, a *raft.RequestVoteResponse) error {
-	return again(func() error { return t.NetworkTransport.RequestVote(id, to, q, a) })
+	return again(func() error { return t.NetworkTransport.RequestVote(id, t.where(id, to), q, a) })
 }
 
 func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, q *raft.RequestPreVoteRequest, a *raft.RequestPreVoteResponse) error {
-	return again(func() error { return t.NetworkTransport.RequestPreVote(id, to, q, a) })
+	return again(func() error { return t.NetworkTransport.RequestPreVote(id, t.where(id, to), q, a) })
 }
 
 func (t *transport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, q *raft.TimeoutNowRequest, a *raft.TimeoutNowResponse) error {
-	return again(func() error { return t.NetworkTransport.TimeoutNow(id, to, q, a) })
+	return again(func() error { return t.NetworkTransport.TimeoutNow(id, t.where(id, to), q, a) })
 }
 
 // again repeats a request that failed on a connection of the pool, which the
