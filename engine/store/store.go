@@ -84,8 +84,10 @@ func Open(c Config) (*Store, error) {
 		state: state.New(), log: c.Logger, id: raft.ServerID(c.NodeID), timing: c.Timing, leading: make(chan bool, 16),
 		files: f, disk: newPatient(f.logs, f.stable, c.Logger),
 	}
+	// One request at a time: in raft 1.7 a pipeline whose follower answers no
+	// can wait for itself for ever, and it brings nothing that can be measured.
 	s.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: c.Layer, MaxPool: maxPool, Timeout: answerWithin, Logger: raftLogger(c.Logger),
+		Stream: c.Layer, MaxPool: maxPool, MaxRPCsInFlight: 1, Timeout: answerWithin, Logger: raftLogger(c.Logger),
 	}), c.Address)
 	if err := s.start(c); err != nil {
 		s.trans.Close()
