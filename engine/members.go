@@ -125,6 +125,21 @@ func (e *Engine) gone(ctx context.Context, node string) error {
 
 const goneWithin = 10 * time.Second
 
+// Retire returns once this engine, which is to be none any more, has no vote
+// left: the others may need it to agree on that. It gives up with ctx.
+func (e *Engine) Retire(ctx context.Context) {
+	e.HandOver()
+	tick := time.NewTicker(membersEvery / 4)
+	defer tick.Stop()
+	for slices.ContainsFunc(e.servers(), func(s member.Server) bool { return s.ID == e.id }) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // MayLeave implements operator.Engines.
 func (e *Engine) MayLeave(node string) error { return e.mayLeave(node) }
 

@@ -116,7 +116,10 @@ func TestPromoteAndDemote(t *testing.T) {
 	if f.leader("n4") == leader {
 		t.Error("the demoted engine leads")
 	}
-	f.refused(leader, "is a worker of cluster", "node", "ls")
+	f.eventually("it is a worker", func() bool {
+		out, err := f.try(leader, "node", "ls")
+		return err != nil && strings.Contains(out, "is a worker of cluster")
+	})
 	var rest []string
 	for _, name := range []string{"n1", "n2", "n3", "n4"} {
 		if name != leader {

@@ -320,8 +320,8 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 	}
 }
 
-// supervise marks nodes down that were not heard of for downAfter. A new
-// leader gives every node that time to find it.
+// supervise marks nodes down that were not heard of for downAfter, and up
+// those that are there. A new leader gives every node that time to find it.
 func (d *Dispatcher) supervise(ctx context.Context) {
 	began := time.Now()
 	tick := time.NewTicker(heartbeat / 10)
@@ -336,19 +336,25 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 		for _, n := range d.Store.View().Nodes() {
 			d.mu.Lock()
 			last, known := d.heard[n.Id]
+			connected := d.sessions[n.Id] != nil
 			d.mu.Unlock()
 			if !known {
 				last = began
 			}
-			if n.Status != "up" || now.Sub(last) < downAfter {
+			set := &api.SetNode{Id: n.Id}
+			switch heard := now.Sub(last) < downAfter; {
+			case n.Status == "up" && !heard:
+				set.Status, set.StatusReason = "down", "it has not been heard of for "+downAfter.String()
+			case n.Status != "up" && heard && connected:
+				set.Status = "up" // its session began while it was being marked down
+			default:
 				continue
 			}
 			_, err := d.Store.Propose(ctx, &api.Command{
-				Time: timestamppb.New(now), Version: state.CommandSet,
-				Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: n.Id, Status: "down", StatusReason: "it has not been heard of for " + downAfter.String()}},
+				Time: timestamppb.New(now), Version: state.CommandSet, Kind: &api.Command_SetNode{SetNode: set},
 			})
 			if err != nil && ctx.Err() == nil {
-				d.Logger.Warn("cannot mark a node down", "node", n.Name, "error", err)
+				d.Logger.Warn("cannot mark a node "+set.Status, "node", n.Name, "error", err)
 			}
 		}
 	}

@@ -280,6 +280,7 @@ func (d *Daemon) runEngine(ctx context.Context) error {
 		for {
 			changed := d.roleChange()
 			if !d.is(ca.Engine) && d.folder.Membership().GetRole() != string(ca.Engine) {
+				d.retire(within)
 				stop()
 				return
 			}
@@ -326,6 +327,20 @@ func (d *Daemon) runEngine(ctx context.Context) error {
 		return d.folder.ForgetLog()
 	}
 	return err
+}
+
+// retireWithin bounds how long a demoted engine goes on for the others.
+const retireWithin = 30 * time.Second
+
+func (d *Daemon) retire(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, retireWithin)
+	defer cancel()
+	d.mu.Lock()
+	e := d.engine
+	d.mu.Unlock()
+	if e != nil {
+		e.Retire(ctx)
+	}
 }
 
 func (d *Daemon) isReady() {
