@@ -551,3 +551,13 @@ func TestLogsEndWithTheirContext(t *testing.T) {
 		t.Errorf("lines that nobody waits for: %v", err)
 	}
 }
+
+// A node that is marked down while its new session begins comes up again by
+// itself: nobody else would say so.
+func TestMarkedDownUnderASession(t *testing.T) {
+	r := newRig(t)
+	a := r.hello("n1")
+	a.assignments()
+	r.do(&api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: "n1", Status: "down", StatusReason: "late"}}})
+	r.eventually("up", func() bool { return r.store.View().Node("n1").Status == "up" })
+}
