@@ -304,7 +304,6 @@ func TestMovedWhileTheLeaderIsLost(t *testing.T) {
 	moved.start(t)
 	g.put(t, "found")
 	lead.start(t)
-	g.asks(t, func(ctx context.Context, s *store.Store) error { return s.AddVoter(ctx, moved.id, moved.address) })
 	g.put(t, "all")
 	agree(t, g.all, 4)
 }
