@@ -91,6 +91,8 @@ func TestQuorumLost(t *testing.T) {
 	}
 	f.refused("n1", "the engine of this host isn't locked", "cluster", "unlock")
 	f.kill("n1")
+	f.refused("n1", "this host is node \"n1\" of cluster \"orch\", and its orch doesn't run", "run", "web.star")
+	f.refused("n1", "and its orch doesn't run", "down")
 	for _, name := range []string{"n1", "n2", "n3"} {
 		f.start(name)
 	}

@@ -62,7 +62,7 @@ func downKilled(cmd *cobra.Command) error {
 	if _, err := os.Stat(filepath.Join(dir, socket.Name)); err != nil {
 		return errNoCluster
 	}
-	l, err := startLocal(cmd.Context(), "", nil)
+	l, err := startLocal(cmd.Context(), ownOnly, nil)
 	if err != nil {
 		return err
 	}

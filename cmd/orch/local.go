@@ -43,6 +43,10 @@ func newLogger(to io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: level}))
 }
 
+// ownOnly is startLocal's listen for those who stop every task in the end:
+// they must never start this host's part of a cluster of several.
+const ownOnly = "own"
+
 // startLocal runs this machine's engine and agent in this process until
 // Close. A folder that is of no cluster yet becomes that of a cluster of one.
 func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, err error) {
@@ -93,6 +97,15 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 
 // prepare makes a cluster of one where there is none yet.
 func (l *local) prepare(listen string) error {
+	s, err := l.Folder().Settings()
+	if err != nil {
+		return err
+	}
+	if listen == ownOnly {
+		if err := asleep(l.Folder().Dir); err != nil {
+			return err
+		}
+	}
 	if l.Folder().Membership() == nil {
 		name, err := os.Hostname()
 		if err != nil {
@@ -102,12 +115,8 @@ func (l *local) prepare(listen string) error {
 			return fmt.Errorf("cannot make a cluster: %w", err)
 		}
 	}
-	if listen == "" {
+	if listen == "" || listen == ownOnly {
 		return nil
-	}
-	s, err := l.Folder().Settings()
-	if err != nil {
-		return err
 	}
 	s.Listen = listen
 	return l.Folder().SetSettings(s)

@@ -157,7 +157,7 @@ func (o *runOptions) run(cmd *cobra.Command, path string) error {
 	if errors.Is(err, errNoCluster) {
 		if o.detach {
 			client, err = detached(ctx)
-		} else if own, err = startLocal(ctx, "", nil); err == nil {
+		} else if own, err = startLocal(ctx, ownOnly, nil); err == nil {
 			defer own.Close()
 			client = own.client
 		}

@@ -73,6 +73,12 @@ func connectLocal(ctx context.Context) (clusterClient, *api.HostStatus, error) {
 		return nil, nil, err
 	}
 	s, err := hostStatus(ctx, dir, func(s *api.HostStatus) bool { return s.State != "starting" })
+	if errors.Is(err, errNoCluster) {
+		if sleeps := asleep(dir); sleeps != nil {
+			err = sleeps
+		}
+		return nil, nil, err
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,6 +87,20 @@ func connectLocal(ctx context.Context) (clusterClient, *api.HostStatus, error) {
 	}
 	client, _ := socketClients(dir)
 	return client, s, nil
+}
+
+// asleep is an error if this host is one of a cluster of several, and its
+// daemon doesn't run.
+func asleep(dir string) error {
+	f, err := folder.Read(dir)
+	if err != nil || f.Membership() == nil {
+		return nil
+	}
+	if s, err := f.Settings(); err != nil || s.Advertise == "" {
+		return err
+	}
+	m := f.Membership()
+	return fmt.Errorf("this host is node %q of cluster %q, and its orch doesn't run: start its unit, or `orch agent`", m.Name, m.ClusterName)
 }
 
 // startWithin is how long a daemon may take until it can be reached.
