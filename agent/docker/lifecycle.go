@@ -111,6 +111,9 @@ func observe(c container.InspectResponse) task.Observed {
 	o := task.Observed{RuntimeID: c.ID, TaskID: c.Config.Labels[labelTask], Version: c.Config.Labels[labelVersion], Error: c.State.Error}
 	o.StartedAt, _ = time.Parse(time.RFC3339Nano, c.State.StartedAt)
 	o.EndedAt, _ = time.Parse(time.RFC3339Nano, c.State.FinishedAt)
+	if o.EndedAt.Before(o.StartedAt) {
+		o.EndedAt = o.StartedAt // Docker notes the start of one that ends at once too late
+	}
 	switch c.State.Status {
 	case container.StateCreated:
 		o.Phase = task.Created
