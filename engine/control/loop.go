@@ -65,7 +65,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		d.note(pass)
 		for _, changes := range pass.Changes {
 			_, err := l.Store.Propose(ctx, &api.Command{
-				Time: timestamppb.New(now), Version: state.CommandSet,
+				Time: timestamppb.New(now),
 				Kind: &api.Command_Changes{Changes: changes},
 			})
 			var refusal *state.Refusal

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
-	"orch/engine/state"
 )
 
 // batch gathers statuses while the entry before is being committed, so that
@@ -100,13 +99,13 @@ func (b *batch) run(ctx context.Context, store Store) {
 		var err error
 		if len(reports) > 0 {
 			_, err = store.Propose(ctx, &api.Command{
-				Time: timestamppb.Now(), Version: state.CommandSet,
+				Time: timestamppb.Now(),
 				Kind: &api.Command_Reports{Reports: &api.Reports{Reports: reports}},
 			})
 		}
 		for node, f := range facts {
 			_, _ = store.Propose(ctx, &api.Command{ // the next hello says it again
-				Time: timestamppb.Now(), Version: state.CommandSet,
+				Time: timestamppb.Now(),
 				Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: node, Facts: f}},
 			})
 		}

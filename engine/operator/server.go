@@ -65,7 +65,7 @@ type Server struct {
 // propose commits a command and gives refusals the code that tells a client
 // what to do.
 func (s *Server) propose(ctx context.Context, c *api.Command) (state.Result, error) {
-	c.Time, c.Version = timestamppb.Now(), state.CommandSet
+	c.Time = timestamppb.Now()
 	r, err := s.Store.Propose(ctx, c)
 	var refusal *state.Refusal
 	switch {

@@ -26,10 +26,15 @@ var (
 // askWithin is how long raft may take to accept what nothing else limits.
 const askWithin = 10 * time.Second
 
-// Propose commits c and returns what applying it came to on this engine. An
-// error means that the log didn't take it: nothing of it will happen, except
+// Propose commits c, in the command set that it belongs to, and returns what
+// applying it came to on this engine. A command that not every engine knows
+// yet is refused: they would take it differently. An error means that the log didn't take it: nothing of it will happen, except
 // after ErrLost (which a context's end is, too), when it may.
 func (s *Store) Propose(ctx context.Context, c *api.Command) (state.Result, error) {
+	c.Version = state.Set(c)
+	if known := s.View().Cluster().GetVersion(); known > 0 && c.Version > known {
+		return state.Result{}, fmt.Errorf("this needs every engine of the cluster upgraded: they know commands of set %d, and it is of set %d", known, c.Version)
+	}
 	data, err := proto.Marshal(c)
 	if err != nil {
 		return state.Result{}, fmt.Errorf("cannot encode the command: %w", err)
