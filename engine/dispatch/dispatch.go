@@ -61,6 +61,7 @@ type session struct {
 	node   string
 	wake   chan struct{}
 	queue  []*api.EngineMessage // log requests
+	moved  bool                 // what it was told of the cluster may be old
 	closed chan struct{}
 	end    sync.Once
 }
@@ -118,7 +119,9 @@ func (d *Dispatcher) membership(node string) *api.Membership {
 // notify wakes the sessions of the nodes whose tasks changed, and all where
 // the engines or the CA did.
 func (d *Dispatcher) notify(changes []state.Change, all bool) {
-	nodes := map[string]bool{}
+	nodes := map[string]bool{} // with their tasks, or themselves, changed
+	moved := map[string]bool{}
+	everywhere := all
 	for _, c := range changes {
 		for _, delta := range c.Deltas {
 			for _, row := range []any{delta.Before, delta.After} {
@@ -126,21 +129,22 @@ func (d *Dispatcher) notify(changes []state.Change, all bool) {
 				case *api.Task:
 					nodes[row.GetNodeId()] = true
 				case *api.Node:
-					nodes[row.GetId()] = true
+					nodes[row.GetId()], moved[row.GetId()] = true, true
 					if after, ok := delta.After.(*api.Node); !ok || after == nil {
 						d.dismiss(row.GetId())
 					}
 				case *api.Cluster:
-					all = true
+					everywhere = true
 				}
 			}
-			all = all || engineMoved(delta)
+			everywhere = everywhere || engineMoved(delta)
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, s := range d.sessions {
-		if all || nodes[id] {
+		s.moved = s.moved || everywhere || moved[id]
+		if everywhere || nodes[id] {
 			s.poke()
 		}
 	}
@@ -159,10 +163,15 @@ func (d *Dispatcher) dismiss(node string) {
 func engineMoved(d state.Delta) bool {
 	before, _ := d.Before.(*api.Node)
 	after, _ := d.After.(*api.Node)
-	if before == nil && after == nil {
-		return false
+	return engineAt(before) != engineAt(after)
+}
+
+// engineAt is the address of a node's engine; empty where it is none.
+func engineAt(n *api.Node) string {
+	if n.GetRole() != string(ca.Engine) {
+		return ""
 	}
-	return before.GetRole() != after.GetRole() || before.GetEngineAddress() != after.GetEngineAddress()
+	return n.GetEngineAddress()
 }
 
 // Session implements api.AgentService.
@@ -211,7 +220,7 @@ func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) 
 	if err := d.reports.add(ctx, &api.ReportStatus{NodeId: h.NodeId, Statuses: h.Running}); err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
-	s := &session{node: h.NodeId, wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	s := &session{node: h.NodeId, wake: make(chan struct{}, 1), closed: make(chan struct{}), moved: true}
 	s.poke()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -231,7 +240,7 @@ func (d *Dispatcher) enlist(ctx context.Context, h *api.Hello) error {
 		return nil
 	}
 	_, err := d.Store.Propose(ctx, &api.Command{
-		Time: timestamppb.Now(), Version: state.CommandSet,
+		Time: timestamppb.Now(),
 		Kind: &api.Command_SetNode{SetNode: &api.SetNode{Id: h.NodeId, Status: "up", Facts: h.Facts}},
 	})
 	return err
@@ -296,21 +305,23 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 				return err
 			}
 		case <-s.wake:
-			if m := d.membership(s.node); m != nil && !proto.Equal(m, said) {
-				if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Membership{Membership: m}}); err != nil {
-					return err
+			d.mu.Lock()
+			queue, moved := s.queue, s.moved
+			s.queue, s.moved = nil, false
+			d.mu.Unlock()
+			if moved {
+				if m := d.membership(s.node); m != nil && !proto.Equal(m, said) {
+					if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Membership{Membership: m}}); err != nil {
+						return err
+					}
+					said = m
 				}
-				said = m
 			}
 			if m := sent.update(d.Store.View(), s.node, d.Open, d.Logger); m != nil {
 				if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Assignments{Assignments: m}}); err != nil {
 					return err
 				}
 			}
-			d.mu.Lock()
-			queue := s.queue
-			s.queue = nil
-			d.mu.Unlock()
 			for _, m := range queue {
 				if err := stream.Send(m); err != nil {
 					return err
@@ -351,7 +362,7 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 				continue
 			}
 			_, err := d.Store.Propose(ctx, &api.Command{
-				Time: timestamppb.New(now), Version: state.CommandSet, Kind: &api.Command_SetNode{SetNode: set},
+				Time: timestamppb.New(now), Kind: &api.Command_SetNode{SetNode: set},
 			})
 			if err != nil && ctx.Err() == nil {
 				d.Logger.Warn("cannot mark a node "+set.Status, "node", n.Name, "error", err)
