@@ -135,7 +135,7 @@ func (e *Engine) open(keys folder.Keys) (err error) {
 			return fmt.Errorf("cannot make the cluster: %w", err)
 		}
 	}
-	e.desk = &enroll.Desk{Store: e.store, Key: e.key, Heard: e.announced, MayLeave: e.mayLeave, Gone: e.gone}
+	e.desk = &enroll.Desk{Store: e.store, Key: e.key, Heard: e.announced, MayLeave: e.MayLeave, Gone: e.gone}
 	e.dispatcher = &dispatch.Dispatcher{
 		Store: e.store, Watch: func() dispatch.Watcher { return e.store.Watch() }, Open: e.key.Open,
 		Membership: enroll.Membership, Logger: e.cfg.Logger,

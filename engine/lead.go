@@ -97,7 +97,7 @@ func (e *Engine) found(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, err = e.store.Propose(ctx, &api.Command{Time: now, Version: state.CommandSet, Kind: &api.Command_PutCluster{PutCluster: &api.Cluster{
+		_, err = e.store.Propose(ctx, &api.Command{Time: now, Kind: &api.Command_PutCluster{PutCluster: &api.Cluster{
 			Id: m.ClusterId, Name: m.ClusterName, Version: state.CommandSet, CreatedAt: now, Trust: trust,
 		}}})
 		if err != nil {
@@ -105,14 +105,11 @@ func (e *Engine) found(ctx context.Context) error {
 		}
 	}
 	if e.store.View().Node(e.id) == nil {
-		digest, err := ca.KeyDigest(keys.Node.Public())
+		n, err := enroll.Founder(e.id, m.Name, e.address, keys.Node.Public())
 		if err != nil {
 			return err
 		}
-		_, err = e.store.Propose(ctx, &api.Command{Time: now, Version: state.CommandSet, Kind: &api.Command_PutNode{PutNode: &api.Node{
-			Id: e.id, Name: m.Name, Role: string(ca.Engine), RoleSince: now, Availability: "active", Status: "down", StatusSince: now,
-			StatusReason: "it has not begun yet", EngineAddress: e.address, KeyDigest: digest, CreatedAt: now,
-		}}})
+		_, err = e.store.Propose(ctx, &api.Command{Time: now, Kind: &api.Command_PutNode{PutNode: n}})
 		if err != nil {
 			return err
 		}
@@ -131,7 +128,7 @@ func (e *Engine) alone(ctx context.Context) error {
 		if n.Role != string(ca.Engine) || n.Id == e.id {
 			continue
 		}
-		_, err := e.store.Propose(ctx, &api.Command{Time: timestamppb.Now(), Version: state.CommandSet, Kind: &api.Command_RemoveNode{RemoveNode: &api.RemoveNode{Id: n.Id}}})
+		_, err := e.store.Propose(ctx, &api.Command{Time: timestamppb.Now(), Kind: &api.Command_RemoveNode{RemoveNode: &api.RemoveNode{Id: n.Id}}})
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func Restore(f *folder.Folder, from io.Reader, node, address string) error {
 	if err != nil {
 		return err
 	}
-	digest, err := ca.KeyDigest(keys.Node.Public())
+	self, err := enroll.Founder(f.ID, node, address, keys.Node.Public())
 	if err != nil {
 		return err
 	}
@@ -52,12 +52,7 @@ func Restore(f *folder.Folder, from io.Reader, node, address string) error {
 			}
 		}
 	}
-	now := timestamppb.Now()
-	err = change(&api.Command{Kind: &api.Command_PutNode{PutNode: &api.Node{
-		Id: f.ID, Name: node, Role: string(ca.Engine), RoleSince: now, Availability: "active", Status: "down", StatusSince: now,
-		StatusReason: "it has not begun yet", EngineAddress: address, KeyDigest: digest, CreatedAt: now,
-	}}})
-	if err != nil {
+	if err := change(&api.Command{Kind: &api.Command_PutNode{PutNode: self}}); err != nil {
 		return fmt.Errorf("cannot take this host into the cluster: %w", err)
 	}
 	if err := store.Seed(store.Config{Dir: f.Dir, NodeID: f.ID, Address: address, Key: keys.Disk}, s.View()); err != nil {
@@ -92,9 +87,10 @@ func Recover(f *folder.Folder, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	settings.Alone = true
-	if err := f.SetSettings(settings); err != nil {
+	if err := store.Recover(store.Config{Dir: f.Dir, NodeID: f.ID, Address: settings.Advertise, Key: keys.Disk, Logger: log}); err != nil {
 		return err
 	}
-	return store.Recover(store.Config{Dir: f.Dir, NodeID: f.ID, Address: settings.Advertise, Key: keys.Disk, Logger: log})
+	// Not before: a log that could not be recovered must not lose its others.
+	settings.Alone = true
+	return f.SetSettings(settings)
 }

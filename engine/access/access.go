@@ -5,6 +5,7 @@ package access
 
 import (
 	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -116,7 +117,7 @@ func checkNode(v state.View, id ca.Identity, need caller) error {
 	}
 	n := v.Node(id.ID)
 	switch {
-	case n == nil && WasRemoved(v.Cluster(), id):
+	case n == nil && wasRemoved(v.Cluster(), id.ID):
 		return refuse(connect.CodePermissionDenied, api.ReasonRemoved, "this node was removed from the cluster")
 	case n == nil:
 		return refuse(connect.CodePermissionDenied, "", "the cluster doesn't know node %s: `orch cluster leave --force` on its host, then join again", id.ID)
@@ -163,15 +164,9 @@ func level(role string) caller {
 	return viewer
 }
 
-// WasRemoved says that the cluster removed a node after its certificate was
-// issued.
-func WasRemoved(c *api.Cluster, id ca.Identity) bool {
-	for _, r := range c.GetRemoved() {
-		if r.Id == id.ID {
-			return true
-		}
-	}
-	return false
+// wasRemoved says that the cluster removed a node: its id never comes again.
+func wasRemoved(c *api.Cluster, node string) bool {
+	return slices.ContainsFunc(c.GetRemoved(), func(r *api.RemovedNode) bool { return r.Id == node })
 }
 
 // Raft says whether a peer may speak raft with this engine. What this engine
@@ -181,7 +176,7 @@ func Raft(v state.View, id ca.Identity) error {
 	switch {
 	case !id.Verified || id.Role != ca.Engine:
 		return fmt.Errorf("it has no engine's certificate")
-	case WasRemoved(v.Cluster(), id):
+	case wasRemoved(v.Cluster(), id.ID):
 		return fmt.Errorf("it was removed from the cluster")
 	case n != nil && n.Role != string(ca.Engine) && id.Issued.Before(n.RoleSince.AsTime()):
 		return fmt.Errorf("node %q is no engine any more", n.Name)

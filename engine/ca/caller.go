@@ -49,7 +49,8 @@ func From(ctx context.Context) Identity {
 // callerHeader carries who called the engine that passes a request on.
 const callerHeader = "Orch-Caller"
 
-// PassOn says in a request to another engine for whom it is made.
+// PassOn says in a request to another engine for whom it is made. Such a
+// request must not be passed on again: Forwarded tells.
 func PassOn(h http.Header, id Identity) {
 	b, err := json.Marshal(id)
 	if err != nil {
@@ -69,17 +70,9 @@ func (w *Wallet) Middleware(next http.Handler) http.Handler {
 				_ = json.Unmarshal(b, &id) // what can't be read is nobody
 			}
 		}
-		r.Header.Del(callerHeader)
 		next.ServeHTTP(out, r.WithContext(With(r.Context(), id)))
 	})
 }
 
-// Forwarded says that an engine passed the request on: it must not be
-// passed on again.
-func Forwarded(r *http.Request) bool { return r.Header.Get(forwardedHeader) != "" }
-
-// forwardedHeader stands in requests that were passed on.
-const forwardedHeader = "Orch-Forwarded"
-
-// MarkForwarded marks a request that is passed on.
-func MarkForwarded(h http.Header) { h.Set(forwardedHeader, "1") }
+// Forwarded says that an engine passed the request on.
+func Forwarded(r *http.Request) bool { return r.Header.Get(callerHeader) != "" }

@@ -3,6 +3,7 @@ package enroll
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -144,25 +145,35 @@ func (d *Desk) Admit(ctx context.Context, r *api.AdmitRequest) (*api.Membership,
 }
 
 func (d *Desk) put(ctx context.Context, r *api.AdmitRequest, digest string) error {
-	now := timestamppb.Now()
 	old := d.Store.View().Node(r.NodeId)
 	if old != nil && old.KeyDigest == digest && old.Name == r.Name {
 		return d.propose(ctx, &api.Command{Kind: &api.Command_SetNode{SetNode: &api.SetNode{
 			Id: r.NodeId, Labels: r.Labels, Role: r.Role, EngineAddress: r.EngineAddress, HostKey: r.HostKey,
 		}}})
 	}
-	n := &api.Node{
+	return d.propose(ctx, &api.Command{Kind: &api.Command_PutNode{PutNode: newNode(r, digest)}})
+}
+
+func newNode(r *api.AdmitRequest, digest string) *api.Node {
+	now := timestamppb.Now()
+	return &api.Node{
 		Id: r.NodeId, Name: r.Name, Role: r.Role, RoleSince: now, Availability: "active", Labels: r.Labels,
 		Status: "down", StatusSince: now, StatusReason: "it has not begun yet",
 		EngineAddress: r.EngineAddress, KeyDigest: digest, HostKey: r.HostKey, CreatedAt: now,
 	}
-	return d.propose(ctx, &api.Command{Kind: &api.Command_PutNode{PutNode: n}})
+}
+
+// Founder is the row of an engine that nobody admits: the first of a cluster,
+// or the one that it is restored on.
+func Founder(id, name, address string, public crypto.PublicKey) (*api.Node, error) {
+	digest, err := ca.KeyDigest(public)
+	return newNode(&api.AdmitRequest{NodeId: id, Name: name, Role: string(ca.Engine), EngineAddress: address}, digest), err
 }
 
 // propose commits a command; a refusal gets the code that tells a client
 // what to do.
 func (d *Desk) propose(ctx context.Context, c *api.Command) error {
-	c.Time, c.Version = timestamppb.Now(), state.CommandSet
+	c.Time = timestamppb.Now()
 	_, err := d.Store.Propose(ctx, c)
 	var refusal *state.Refusal
 	switch {

@@ -63,8 +63,10 @@ func Open(dir string) (f *Folder, err error) {
 // Nothing is made that isn't there.
 func Read(dir string) (*Folder, error) {
 	f := &Folder{Dir: dir, unlock: func() {}}
-	if _, err := os.Stat(f.path("keys.json")); err != nil {
-		return nil, fmt.Errorf("%s is no data folder of orch: %w", dir, err)
+	for _, name := range []string{"node-id", "keys.json"} {
+		if _, err := os.Stat(f.path(name)); err != nil {
+			return nil, fmt.Errorf("%s is no data folder of orch: %w", dir, err)
+		}
 	}
 	return f, f.read()
 }

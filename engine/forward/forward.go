@@ -158,7 +158,6 @@ func (f *Forwarder) pass(w http.ResponseWriter, r *http.Request, address string)
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "https", address, ca.ServerName
 			ca.PassOn(p.Out.Header, caller)
-			ca.MarkForwarded(p.Out.Header)
 		},
 		Transport: f.Transport, FlushInterval: -1,
 		ErrorLog:     slog.NewLogLogger(f.Logger.Handler(), slog.LevelDebug),
