@@ -27,8 +27,12 @@ left running.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			if name, err := currentContext(); err != nil || name != "" {
-				return errors.Join(err, fmt.Errorf("`orch down` ends the cluster of this machine, and context %q is another: `orch context use local` first, or `orch stack rm` there", name))
+			name, err := currentContext()
+			if err != nil {
+				return err
+			}
+			if name != "" {
+				return fmt.Errorf("`orch down` ends the cluster of this machine, and context %q is another: `orch context use local` first, or `orch stack rm` there", name)
 			}
 			client, host, err := connectLocal(ctx)
 			if errors.Is(err, errNoCluster) {
@@ -62,7 +66,7 @@ func downKilled(cmd *cobra.Command) error {
 	if _, err := os.Stat(filepath.Join(dir, socket.Name)); err != nil {
 		return errNoCluster
 	}
-	l, err := startLocal(cmd.Context(), ownOnly, nil)
+	l, err := startLocal(cmd.Context(), localOptions{alone: true})
 	if err != nil {
 		return err
 	}
@@ -108,14 +112,8 @@ func untilFree(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !free(dir) {
-		select {
-		case <-ctx.Done():
-			return errors.New("the cluster's process does not end")
-		case <-tick.C:
-		}
+	if until(ctx, 20*time.Millisecond, func() bool { return free(dir) }) != nil {
+		return errors.New("the cluster's process does not end")
 	}
 	return nil
 }

@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"orch/cmd/internal/daemon"
-	"orch/playbooks"
 )
 
 func engineCommand() *cobra.Command {
@@ -23,7 +19,7 @@ ends, and are adopted, not restarted, when it begins again: so it can be
 supervised and upgraded like any other daemon. Its log goes to standard error.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := startLocal(cmd.Context(), listen, os.Stderr)
+			l, err := startLocal(cmd.Context(), localOptions{listen: listen, log: os.Stderr})
 			if err != nil {
 				return err
 			}
@@ -60,7 +56,7 @@ call it. Tasks go on running when it ends. Its log goes to standard error.`,
 			if err != nil {
 				return err
 			}
-			d, err := daemon.Open(daemon.Config{Dir: where, NoAgent: bare, Version: version, Evaluator: playbooks.Sandbox{}, Logger: newLogger(os.Stderr)})
+			d, err := openDaemon(where, os.Stderr, bare)
 			if err != nil {
 				return err
 			}
@@ -97,8 +93,4 @@ func (l *local) tidy(ctx context.Context) {
 	if allStopped(ctx, l.client) {
 		l.bareNow(ctx)
 	}
-}
-
-func splitLines(s string) []string {
-	return strings.Split(strings.TrimRight(s, "\n"), "\n")
 }

@@ -119,7 +119,7 @@ func (o *hostOptions) begin(cmd *cobra.Command, change func(*folder.Folder) erro
 		return err
 	}
 	if o.foreground {
-		d, err := openDaemon(dir, os.Stderr)
+		d, err := openDaemon(dir, os.Stderr, false)
 		if err != nil {
 			return err
 		}

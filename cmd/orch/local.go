@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -33,8 +34,8 @@ type local struct {
 }
 
 // openDaemon makes a daemon of this program.
-func openDaemon(dir string, logTo io.Writer) (*daemon.Daemon, error) {
-	return daemon.Open(daemon.Config{Dir: dir, Version: version, Evaluator: playbooks.Sandbox{}, Logger: newLogger(logTo)})
+func openDaemon(dir string, logTo io.Writer, noAgent bool) (*daemon.Daemon, error) {
+	return daemon.Open(daemon.Config{Dir: dir, NoAgent: noAgent, Version: version, Evaluator: playbooks.Sandbox{}, Logger: newLogger(logTo)})
 }
 
 func newLogger(to io.Writer) *slog.Logger {
@@ -43,13 +44,18 @@ func newLogger(to io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: level}))
 }
 
-// ownOnly is startLocal's listen for those who stop every task in the end:
-// they must never start this host's part of a cluster of several.
-const ownOnly = "own"
+// localOptions say how this machine's part of a cluster runs in this process.
+type localOptions struct {
+	listen string    // address of the TLS port; "": as before, at first 127.0.0.1 and a free port
+	log    io.Writer // nil: engine.log in the data folder
+	// alone is for those who stop every task in the end: they must never start
+	// this host's part of a cluster of several.
+	alone bool
+}
 
 // startLocal runs this machine's engine and agent in this process until
 // Close. A folder that is of no cluster yet becomes that of a cluster of one.
-func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, err error) {
+func startLocal(ctx context.Context, o localOptions) (l *local, err error) {
 	dir, err := home()
 	if err != nil {
 		return nil, err
@@ -58,15 +64,12 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 		return nil, fmt.Errorf("cannot make the data folder: %w", err)
 	}
 	l = &local{failed: make(chan error, 1)}
-	if logTo == nil {
+	if o.log == nil {
 		f, err := os.OpenFile(filepath.Join(dir, "engine.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("cannot write the engine's log: %w", err)
 		}
-		l.log, logTo = f, f
-	}
-	if l.Daemon, err = openDaemon(dir, logTo); err != nil {
-		return nil, err
+		l.log, o.log = f, f
 	}
 	opened := l // what returns nil, err sets l
 	defer func() {
@@ -74,7 +77,10 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 			opened.Close()
 		}
 	}()
-	if err := l.prepare(listen); err != nil {
+	if l.Daemon, err = openDaemon(dir, o.log, false); err != nil {
+		return nil, err
+	}
+	if err := l.prepare(o); err != nil {
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -96,13 +102,9 @@ func startLocal(ctx context.Context, listen string, logTo io.Writer) (l *local, 
 }
 
 // prepare makes a cluster of one where there is none yet.
-func (l *local) prepare(listen string) error {
-	s, err := l.Folder().Settings()
-	if err != nil {
-		return err
-	}
-	if listen == ownOnly {
-		if err := asleep(l.Folder().Dir); err != nil {
+func (l *local) prepare(o localOptions) error {
+	if o.alone {
+		if err := asleep(l.Folder()); err != nil {
 			return err
 		}
 	}
@@ -115,10 +117,14 @@ func (l *local) prepare(listen string) error {
 			return fmt.Errorf("cannot make a cluster: %w", err)
 		}
 	}
-	if listen == "" || listen == ownOnly {
+	if o.listen == "" {
 		return nil
 	}
-	s.Listen = listen
+	s, err := l.Folder().Settings()
+	if err != nil {
+		return err
+	}
+	s.Listen = o.listen
 	return l.Folder().SetSettings(s)
 }
 
@@ -128,24 +134,16 @@ func (l *local) Close() {
 		l.stop()
 		l.work.Wait()
 	}
-	l.Daemon.Close()
+	if l.Daemon != nil {
+		l.Daemon.Close()
+	}
 	if l.log != nil {
 		l.log.Close()
 	}
 }
 
 // bareNow waits until nothing is left of any task.
-func (l *local) bareNow(ctx context.Context) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !l.Bare() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
+func (l *local) bareNow(ctx context.Context) { _ = until(ctx, 20*time.Millisecond, l.Bare) }
 
 // startDaemon runs this program in the background, as args say, and waits
 // until it is at work.
@@ -205,11 +203,11 @@ func lastLine(path string) string {
 	if err != nil || len(b) == 0 {
 		return "its log is " + path
 	}
-	lines := splitLines(string(b))
+	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
 	return lines[len(lines)-1] + " (its log is " + path + ")"
 }
 
-// stopWatch asks for the state of all stacks.
+// allStopped says that no stack is wanted to run.
 func allStopped(ctx context.Context, client clusterClient) bool {
 	list, err := client.ListStacks(ctx, connect.NewRequest(&api.ListStacksRequest{}))
 	if err != nil {

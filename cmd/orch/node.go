@@ -176,30 +176,25 @@ func settled(ctx context.Context, client clusterClient, n *api.Node, role string
 	}
 	ctx, cancel := context.WithTimeout(ctx, roleWithin)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	why := ""
-	for {
+	err := until(ctx, 50*time.Millisecond, func() bool {
 		r, err := client.Info(ctx, connect.NewRequest(&api.InfoRequest{}))
-		if err == nil {
-			state := ""
-			for _, e := range r.Msg.Engines {
-				if e.NodeId == n.Id {
-					state, why = e.State, e.Reason
-				}
-			}
-			if role == "engine" && (state == "voter" || state == "leader") || role == "agent" && state == "" {
-				return nil
-			}
-		} else {
+		if err != nil {
 			why = explain(err)
+			return false
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("node %q does not get its role: %s", n.Name, why)
-		case <-tick.C:
+		state := ""
+		for _, e := range r.Msg.Engines {
+			if e.NodeId == n.Id {
+				state, why = e.State, e.Reason
+			}
 		}
+		return role == "engine" && (state == "voter" || state == "leader") || role == "agent" && state == ""
+	})
+	if err != nil {
+		return fmt.Errorf("node %q does not get its role: %s", n.Name, why)
 	}
+	return nil
 }
 
 func nodeLabel() *cobra.Command {
@@ -265,16 +260,13 @@ command shows what is left and ends when nothing is. ` + "`orch node activate`" 
 func drained(cmd *cobra.Command, client clusterClient, name string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
 	said, why := "", ""
-	for {
+	err := until(ctx, 200*time.Millisecond, func() bool {
 		r, err := client.ListTasks(ctx, connect.NewRequest(&api.ListTasksRequest{}))
 		switch {
 		case err == nil:
 			if why = leftOn(r.Msg, name); why == "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "Node %s is drained.\n", name)
-				return nil
+				return true
 			}
 		case ctx.Err() == nil:
 			why = explain(err)
@@ -283,15 +275,16 @@ func drained(cmd *cobra.Command, client clusterClient, name string, timeout time
 			fmt.Fprintf(cmd.OutOrStdout(), "Node %s: %s\n", name, why)
 			said = why
 		}
-		select {
-		case <-ctx.Done():
-			if cmd.Context().Err() != nil {
-				return cmd.Context().Err()
-			}
-			return &exitError{1, fmt.Sprintf("orch: node %s is not drained after %s: %s", name, timeout, why)}
-		case <-tick.C:
-		}
+		return false
+	})
+	switch {
+	case err == nil:
+		fmt.Fprintf(cmd.OutOrStdout(), "Node %s is drained.\n", name)
+		return nil
+	case cmd.Context().Err() != nil:
+		return cmd.Context().Err()
 	}
+	return &exitError{1, fmt.Sprintf("orch: node %s is not drained after %s: %s", name, timeout, why)}
 }
 
 // leftOn says in words what still runs on a node and what the first such task

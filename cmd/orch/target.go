@@ -74,8 +74,8 @@ func connectLocal(ctx context.Context) (clusterClient, *api.HostStatus, error) {
 	}
 	s, err := hostStatus(ctx, dir, func(s *api.HostStatus) bool { return s.State != "starting" })
 	if errors.Is(err, errNoCluster) {
-		if sleeps := asleep(dir); sleeps != nil {
-			err = sleeps
+		if f, readErr := folder.Read(dir); readErr == nil && asleep(f) != nil {
+			err = asleep(f)
 		}
 		return nil, nil, err
 	}
@@ -90,16 +90,15 @@ func connectLocal(ctx context.Context) (clusterClient, *api.HostStatus, error) {
 }
 
 // asleep is an error if this host is one of a cluster of several, and its
-// daemon doesn't run.
-func asleep(dir string) error {
-	f, err := folder.Read(dir)
-	if err != nil || f.Membership() == nil {
+// daemon doesn't run: f is its folder, which no daemon has.
+func asleep(f *folder.Folder) error {
+	m := f.Membership()
+	if m == nil {
 		return nil
 	}
 	if s, err := f.Settings(); err != nil || s.Advertise == "" {
 		return err
 	}
-	m := f.Membership()
 	return fmt.Errorf("this host is node %q of cluster %q, and its orch doesn't run: start its unit, or `orch agent`", m.Name, m.ClusterName)
 }
 

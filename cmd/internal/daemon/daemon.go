@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/agent"
 	"orch/cmd/internal/socket"
@@ -105,19 +104,6 @@ func (d *Daemon) Bare() bool {
 	return a != nil && a.Bare()
 }
 
-// Left forgets the cluster, if err says that Run ended because the host left
-// it; else it returns err.
-func (d *Daemon) Left(err error) error {
-	if !errors.Is(err, errLeft) {
-		return err
-	}
-	return d.folder.Leave()
-}
-
-// leaveWithin bounds how long stopping the tasks of a host that leaves may
-// take.
-const leaveWithin = 2 * time.Minute
-
 // Close gives the folder free; after Run has returned.
 func (d *Daemon) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -185,10 +171,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.folder.Membership() == nil {
 		return errors.New("this host is in no cluster yet: `orch cluster init` makes one, `orch join` joins one")
 	}
-	var err error
-	if d.wallet, err = ca.NewWallet(d.folder.Credentials()); err != nil {
+	wallet, err := ca.NewWallet(d.folder.Credentials())
+	if err != nil {
 		return fmt.Errorf("cannot use this host's certificate: %w", err)
 	}
+	d.mu.Lock() // requests come over the socket already
+	d.wallet = wallet
+	d.mu.Unlock()
 	var work sync.WaitGroup
 	defer work.Wait()
 	part := func(run func(context.Context) error) {
@@ -205,277 +194,4 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)
-}
-
-// errLeft ends Run of a host that has left its cluster.
-var errLeft = errors.New("this host has left its cluster")
-
-// is says what the cluster wants this host to be, and what its certificate
-// lets it be.
-func (d *Daemon) is(role ca.Role) bool {
-	leaf := d.wallet.Leaf()
-	return d.folder.Membership().GetRole() == string(role) && leaf != nil && len(leaf.Subject.Organization) == 1 && leaf.Subject.Organization[0] == string(role)
-}
-
-// roleChange closes when the role changes next.
-func (d *Daemon) roleChange() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.role
-}
-
-// learn keeps what the cluster says of this host.
-func (d *Daemon) learn(m *api.Membership) {
-	before := d.folder.Membership()
-	if err := d.folder.SetMembership(m); err != nil {
-		d.log.Error("cannot keep what the cluster says of this host", "error", err)
-		return
-	}
-	if err := d.wallet.Set(d.folder.Credentials()); err != nil {
-		d.log.Error("cannot use what the cluster says of this host", "error", err)
-		return
-	}
-	poke(d.trusts)
-	if m.Renew || !d.is(ca.Role(m.Role)) {
-		poke(d.renew)
-	}
-	if before.GetRole() != m.Role || len(m.Certificate) > 0 {
-		d.mu.Lock()
-		close(d.role)
-		d.role = make(chan struct{})
-		d.mu.Unlock()
-	}
-}
-
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// keepEngine runs the engine whenever this host is one.
-func (d *Daemon) keepEngine(ctx context.Context) error {
-	for {
-		changed := d.roleChange()
-		if d.is(ca.Engine) {
-			if err := d.runEngine(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
-	}
-}
-
-// runEngine returns nil once this host is no engine any more.
-func (d *Daemon) runEngine(ctx context.Context) error {
-	within, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { // ends with within
-		for {
-			changed := d.roleChange()
-			if !d.is(ca.Engine) && d.folder.Membership().GetRole() != string(ca.Engine) {
-				d.retire(within)
-				stop()
-				return
-			}
-			select {
-			case <-within.Done():
-				return
-			case <-changed:
-			}
-		}
-	}()
-	settings, err := d.folder.Settings()
-	if err != nil {
-		return err
-	}
-	e, err := engine.Open(within, engine.Config{
-		Folder: d.folder, Wallet: d.wallet, Listen: settings.Listen, Advertise: settings.Advertise,
-		Evaluator: d.cfg.Evaluator, Version: d.cfg.Version, Logger: d.log, Membership: d.learn,
-	})
-	if err != nil {
-		if within.Err() != nil && ctx.Err() == nil {
-			return d.folder.ForgetLog()
-		}
-		return err
-	}
-	d.mu.Lock()
-	d.engine = e
-	d.mu.Unlock()
-	go func() { // ends with within
-		select {
-		case <-e.Ready():
-			d.isReady()
-		case <-within.Done():
-		}
-	}()
-	err = e.Run(within)
-	d.mu.Lock()
-	d.engine = nil
-	d.mu.Unlock()
-	if closeErr := e.Close(); closeErr != nil {
-		d.log.Warn("the engine did not end well", "error", closeErr)
-	}
-	if ctx.Err() == nil && within.Err() != nil {
-		d.log.Info("this host is no engine any more")
-		return d.folder.ForgetLog()
-	}
-	return err
-}
-
-// retireWithin bounds how long a demoted engine goes on for the others.
-const retireWithin = 30 * time.Second
-
-func (d *Daemon) retire(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, retireWithin)
-	defer cancel()
-	d.mu.Lock()
-	e := d.engine
-	d.mu.Unlock()
-	if e != nil {
-		e.Retire(ctx)
-	}
-}
-
-func (d *Daemon) isReady() {
-	d.once.Do(func() {
-		d.set("running", "")
-		close(d.ready)
-	})
-}
-
-// firstEngine is how long an agent waits for the engine of its own host.
-const firstEngine = 2 * time.Second
-
-// keepAgent runs the agent.
-func (d *Daemon) keepAgent(ctx context.Context) error {
-	if d.is(ca.Engine) {
-		wait := time.NewTimer(firstEngine)
-		defer wait.Stop()
-		select {
-		case <-d.ready:
-		case <-wait.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	m := d.folder.Membership()
-	settings, err := d.folder.Settings()
-	if err != nil {
-		return err
-	}
-	address := "127.0.0.1"
-	if h, _, err := net.SplitHostPort(settings.Advertise); err == nil && h != "" {
-		address = h
-	}
-	a, err := agent.New(agent.Config{
-		NodeID: d.folder.ID, Name: m.Name, Cluster: m.ClusterId, Dir: d.folder.Dir, Address: address, Engines: d.engines,
-		TLS: d.wallet.Client(ca.ProtoHTTP), Version: d.cfg.Version, Trust: d.trust, Trusts: d.trusts,
-		Membership: d.learn, Refused: d.refused, Logger: d.log,
-	})
-	if err != nil {
-		return err
-	}
-	d.mu.Lock()
-	d.agent = a
-	d.mu.Unlock()
-	if !d.is(ca.Engine) {
-		d.isReady()
-	}
-	return a.Run(ctx)
-}
-
-// engines are the addresses of those that are known, this host's first.
-func (d *Daemon) engines() []string {
-	var all []string
-	d.mu.Lock()
-	if d.engine != nil {
-		all = append(all, d.engine.Address())
-	}
-	d.mu.Unlock()
-	for _, p := range d.folder.Membership().GetEngines() {
-		if len(all) == 0 || p.Address != all[0] {
-			all = append(all, p.Address)
-		}
-	}
-	return all
-}
-
-// trust adds to a node's facts which CAs it trusts.
-func (d *Daemon) trust(f *api.NodeFacts) {
-	c := d.wallet.Credentials()
-	for _, root := range c.Roots {
-		f.Roots = append(f.Roots, ca.Digest(root))
-	}
-	f.Issuer = ca.Issuer(c.Certificate, c.Roots)
-	if leaf := d.wallet.Leaf(); leaf != nil {
-		f.CertificateUntil = timestamppb.New(leaf.NotAfter)
-	}
-}
-
-// refused is told why the cluster doesn't want this node.
-func (d *Daemon) refused(reason string) {
-	switch reason {
-	case api.ReasonRenew:
-		poke(d.renew)
-	case api.ReasonRemoved:
-		d.log.Warn("the cluster has removed this node: its tasks are stopped")
-		if !d.leaving() {
-			return // it is under way
-		}
-		go func() { // ends once the tasks are gone
-			ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
-			defer cancel()
-			if err := d.clear(ctx); err != nil {
-				d.log.Error("cannot leave the cluster in order", "error", err)
-			}
-			d.finish()
-		}()
-	}
-}
-
-// leaving is false if the host is leaving its cluster already.
-func (d *Daemon) leaving() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.state == "leaving" {
-		return false
-	}
-	d.state, d.reason = "leaving", "its tasks are being stopped"
-	return true
-}
-
-// clear stops this host's tasks.
-func (d *Daemon) clear(ctx context.Context) error {
-	d.mu.Lock()
-	a := d.agent
-	d.mu.Unlock()
-	if a == nil {
-		return nil
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for range 2 { // an engine that didn't hear of it may assign some meanwhile
-		for a.Evict(); !a.Bare(); {
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("tasks still run: %w", ctx.Err())
-			case <-tick.C:
-			}
-		}
-	}
-	return nil
-}
-
-// finish ends Run.
-func (d *Daemon) finish() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.end(errLeft)
 }

@@ -81,14 +81,14 @@ func (h host) LeaveCluster(ctx context.Context, r *connect.Request[api.LeaveClus
 
 // tellLeave asks the cluster to let this node go.
 func (d *Daemon) tellLeave(ctx context.Context) error {
-	if d.wallet == nil {
+	d.mu.Lock()
+	e, began := d.engine, d.wallet != nil
+	d.mu.Unlock()
+	if !began {
 		return connect.NewError(connect.CodeFailedPrecondition, folder.ErrLocked)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	d.mu.Lock()
-	e := d.engine
-	d.mu.Unlock()
 	if e != nil {
 		e.HandOver() // another engine sees to it that this one is gone from the voters
 	}
