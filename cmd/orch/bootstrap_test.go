@@ -142,6 +142,19 @@ func TestBootstrapThreeHosts(t *testing.T) {
 	out = o.run(0, "node", "inspect", "n1")
 	says(t, out, "r0")
 
+	// ssh alone is enough to reach a cluster; it is the system's, with its
+	// configuration.
+	if err := os.Chmod(o.file("ssh", "#!/bin/sh\nexec /usr/bin/ssh -F "+o.ssh+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", o.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	says(t, o.run(0, "--context", "ssh://root@"+set.Hosts[1].Addr, "node", "ls"), "n1", "n2", "n3")
+	o.run(0, "context", "add", "over-ssh", "ssh://root@"+set.Hosts[2].Addr+":22")
+	says(t, o.run(0, "--context", "over-ssh", "cluster", "info"), "n3", "leader")
+	if out := o.run(1, "--context", "ssh://root@"+set.Hosts[1].Addr+":9", "node", "ls"); strings.Count(out, "refused") != 1 {
+		t.Error("ssh's own words are to be said once")
+	}
+
 	// No new version while an engine is missing.
 	next := filepath.Join(o.dir, "orch-next")
 	if err := os.WriteFile(next, append([]byte(read(t, o.orch)), "\nnext"...), 0o755); err != nil {

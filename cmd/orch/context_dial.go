@@ -30,7 +30,8 @@ func dialContext(ctx context.Context, name string) (clusterClient, error) {
 	}
 	if c.SSH != "" {
 		h := socket.Client(func(context.Context) (net.Conn, error) { return dialSSH(c.SSH) })
-		return apiconnect.NewClusterServiceClient(h, socket.URL, clientOptions()), nil
+		// ssh itself says what is wrong, once.
+		return apiconnect.NewClusterServiceClient(h, socket.URL, connect.WithGRPC()), nil
 	}
 	client, r, err := dialSaved(name, c)
 	if err != nil {
