@@ -30,10 +30,11 @@ type Func struct {
 	// do instead.
 	Elsewhere map[string]string
 
-	build    func(c *call) (starlark.Value, error)
-	index    map[string]int
-	npos     int
-	defaults []any // by parameter
+	attribute bool // it is read, not called
+	build     func(c *call) (starlark.Value, error)
+	index     map[string]int
+	npos      int
+	defaults  []any // by parameter
 }
 
 // call is one call of a Func while it is carried out.

@@ -2,8 +2,6 @@ package builtins
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 
 	"go.starlark.net/starlark"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -93,77 +91,10 @@ var dependencyFuncs = []*Func{
 	dependencyFunc("done", "Wait until a job has succeeded."),
 }
 
-var parallelismKind = Kind{Name: "int or percentage", Stub: "int | str", read: func(v starlark.Value) (any, error) {
-	switch v := v.(type) {
-	case starlark.Int:
-		if n, ok := v.Int64(); ok && n >= 1 {
-			return strconv.FormatInt(n, 10), nil
-		}
-	case starlark.String:
-		num, percent := strings.CutSuffix(string(v), "%")
-		if n, err := strconv.Atoi(num); err == nil && n >= 1 && (!percent || n <= 100) {
-			return string(v), nil
-		}
-	}
-	return nil, wrong(`a number of tasks such as 2, or a part such as "25%"`, v)
-}}
-
-const notYetStrategies = "comes with journaled strategies and is not supported yet"
-
-var rolloutFunc = &Func{
-	Name:    "rollout",
-	Doc:     "How a service gets from one version to the next.",
-	Returns: "rollout",
-	Params: []Param{
-		{Name: "parallelism", Kind: parallelismKind, Default: "1", Doc: `Tasks replaced at once: a number, or a part such as "25%".`},
-		{Name: "delay", Kind: durationKind, Default: `"0s"`, Doc: "Pause between two batches."},
-		{Name: "order", Kind: choice("start-first", "stop-first"), Default: "None", Doc: "start-first: the new task is ready before the old one stops. None means start-first, except for tasks that occupy fixed ports of their host: stop-first."},
-		{Name: "monitor", Kind: durationKind, Default: `"10s"`, Doc: "How long a new task is watched for failure."},
-		{Name: "max_failure_ratio", Kind: ratioKind(), Default: "0.0", Doc: "Part of the tasks that may fail, 0 to 1."},
-		{Name: "on_failure", Kind: choice("rollback", "pause", "continue"), Default: `"rollback"`, Doc: "What to do when more fail."},
-		{Name: "before", Kind: anyKind, Default: "None", Doc: "Jobs to run first. Not supported yet."},
-		{Name: "after", Kind: anyKind, Default: "None", Doc: "Jobs to run afterwards. Not supported yet."},
-		{Name: "strategy", Kind: anyKind, Default: "None", Doc: "A function that carries out the rollout. Not supported yet."},
-		{Name: "params", Kind: anyKind, Default: "None", Doc: "Parameters of the strategy. Not supported yet."},
-	},
-	Elsewhere: map[string]string{"failure_action": "use on_failure"},
-	Example:   `update = rollout(parallelism = "25%", order = "start-first", monitor = "30s")`,
-	build: func(c *call) (starlark.Value, error) {
-		for _, p := range []string{"before", "after", "strategy", "params"} {
-			if c.has(p) && !emptyList(c.values[c.at_(p)]) {
-				c.errorf(p, "%s %s", p, notYetStrategies)
-			}
-		}
-		r := &api.RolloutPolicy{Parallelism: c.str("parallelism"), Delay: c.duration("delay"), Order: c.str("order"), Monitor: c.duration("monitor"),
-			MaxFailureRatio: get[float64](c, "max_failure_ratio"), OnFailure: c.str("on_failure"), Origin: c.origin()}
-		v := c.made("rollout", r.Order, r, nil)
-		if c.has("on_failure") {
-			v.of = starlark.String(r.OnFailure)
-		}
-		return v, nil
-	},
-}
-
-func emptyList(x any) bool {
-	l, ok := x.(*starlark.List)
-	return ok && l.Len() == 0
-}
-
 var (
 	defaultDelay    = durationpb.New(1e9)
 	defaultMaxDelay = durationpb.New(60e9)
-	// defaultRestart is restart() without arguments. Specs share it and the
-	// policies below: nobody changes them.
+	// defaultRestart is restart() without arguments. Specs share it: nobody
+	// changes it.
 	defaultRestart = &api.RestartPolicy{Condition: "any", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
-	// sharedRollouts are rollout() without arguments, by use and order.
-	sharedRollouts = map[string]*api.RolloutPolicy{}
 )
-
-func init() {
-	for _, order := range []string{"start-first", "stop-first"} {
-		for use, onFailure := range map[string]string{"update": "rollback", "rollback": "pause"} {
-			sharedRollouts[use+" "+order] = &api.RolloutPolicy{Parallelism: "1", Delay: durationpb.New(0), Order: order,
-				Monitor: durationpb.New(10e9), OnFailure: onFailure}
-		}
-	}
-}

@@ -92,6 +92,9 @@ func (p Param) kindText() string {
 
 // Signature is the function as it is called: service(name, *, image = None, ...).
 func (f *Func) Signature() string {
+	if f.attribute {
+		return f.Name
+	}
 	parts := make([]string, 0, len(f.Params)+2)
 	for i, p := range f.Params {
 		if i > 0 && f.Params[i-1].Position && !p.Position {

@@ -77,7 +77,7 @@ Attributes: .name, .image, .replicas, .host (its address where the reader's task
 
 var jobFunc = &Func{
 	Name:    "job",
-	Doc:     "A job: tasks that run to their end, once a version or by schedule.",
+	Doc:     "A job: tasks that run to their end, once a version, by schedule, or when a rollout runs it.",
 	Returns: "job",
 	Params: append([]Param{
 		{Name: "name", Kind: textKind, Position: true, Doc: "Name in the stack: a-z, 0-9 and -, at most 63."},
@@ -87,6 +87,7 @@ var jobFunc = &Func{
 		{Name: "completions", Kind: intKind(1, 100000), Default: "1", Doc: "Tasks that must succeed."},
 		{Name: "parallelism", Kind: intKind(1, 100000), Default: "1", Doc: "Tasks that run at once."},
 		{Name: "retries", Kind: countKind, Default: "0", Doc: "New attempts at most for a task that failed."},
+		{Name: "on_demand", Kind: boolKind, Default: "False", Doc: "Run only when a rollout runs it: by r.run(), or as one of rollout(before = ..., after = ...), whose jobs are so by themselves."},
 		{Name: "timeout", Kind: durationKind, Default: `"1h"`, Doc: "How long the whole job may take."},
 	}, running...),
 	Elsewhere: elsewhere,
@@ -130,7 +131,10 @@ func (c *call) jobPart(s *api.ServiceSpec) {
 	s.Restart = &api.RestartPolicy{Condition: "none", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
 	s.Update, s.Rollback = sharedRollouts["update stop-first"], sharedRollouts["rollback stop-first"]
 	s.Job = &api.JobPolicy{Schedule: c.str("schedule"), Completions: int32(c.int("completions")), Parallelism: int32(c.int("parallelism")),
-		Retries: int32(c.int("retries")), Timeout: c.duration("timeout")}
+		Retries: int32(c.int("retries")), Timeout: c.duration("timeout"), OnDemand: c.bool("on_demand")}
+	if c.has("on_demand") && s.Job.OnDemand && s.Job.Schedule != "" {
+		c.errorf("on_demand", "on_demand: a job with a schedule runs by it; leave one of the two out")
+	}
 }
 
 func (c *call) servicePart(s *api.ServiceSpec) {
@@ -190,45 +194,6 @@ func hostPorts(runtime string, ports []*api.PortSpec) []*api.HostPort {
 		all = append(all, h)
 	}
 	return all
-}
-
-// rolloutOf is the update or rollback policy with its order decided.
-func (c *call) rolloutOf(name string, s *api.ServiceSpec) *api.RolloutPolicy {
-	fixed := len(s.Task.HostPorts) > 0
-	v := get[*Value](c, name)
-	if v == nil {
-		order := "start-first"
-		if name == "rollback" {
-			order = s.Update.Order
-		} else if fixed {
-			order = "stop-first"
-		}
-		return sharedRollouts[name+" "+order]
-	}
-	given := v.spec.(*api.RolloutPolicy)
-	r := &api.RolloutPolicy{Parallelism: given.Parallelism, Delay: given.Delay, Order: given.Order, Monitor: given.Monitor,
-		MaxFailureRatio: given.MaxFailureRatio, OnFailure: given.OnFailure, Origin: given.Origin}
-	if name == "rollback" && r.OnFailure == "rollback" {
-		if v.of != nil {
-			c.errorf(name, `a rollback is never rolled back: use on_failure = "pause" or "continue"`)
-		}
-		r.OnFailure = "pause"
-	}
-	switch {
-	case r.Order == "" && name == "rollback":
-		r.Order = s.Update.Order
-	case r.Order == "" && fixed:
-		r.Order = "stop-first"
-	case r.Order == "":
-		r.Order = "start-first"
-	case r.Order == "start-first" && fixed:
-		why := `it has ports with mode = "host"`
-		if s.Task.Runtime == "process" {
-			why = "a process listens on its host's own ports"
-		}
-		c.errorf(name, `order = "start-first" can't work here: %s, so port %d stays taken until the old task has stopped; use "stop-first"`, why, s.Task.HostPorts[0].Port)
-	}
-	return r
 }
 
 // specOf is the message of a value that was given, nil for None.

@@ -3,6 +3,7 @@ package builtins
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,8 +34,8 @@ var stackFunc = &Func{
 		{Name: "name", Kind: textKind, Position: true, Doc: "Name in the cluster: a-z, 0-9 and -, at most 63."},
 		{Name: "services", Kind: servicesKind("service"), Default: "[]", Doc: "From service()."},
 		{Name: "jobs", Kind: servicesKind("job"), Default: "[]", Doc: "From job()."},
-		{Name: "on_failure", Kind: choice("rollback", "pause", "continue"), Default: `"rollback"`, Doc: "What becomes of the release when the rollout of one service fails. Not supported yet: until then each service goes by its own rollout(on_failure = ...)."},
-		{Name: "max_parallel", Kind: countKind, Default: "0", Doc: "Services rolled out at once; 0 means no limit, and nothing else is supported yet."},
+		{Name: "on_failure", Kind: choice("rollback", "pause", "continue"), Default: `"rollback"`, Doc: "What becomes of the release when the rollout of one service fails. rollback: all that the release changed is taken back, in reverse order. pause: what hasn't begun doesn't, and waits for an operator. continue: the rest goes on."},
+		{Name: "max_parallel", Kind: countKind, Default: "0", Doc: "Services rolled out at once; 0 means no limit."},
 		{Name: "labels", Kind: dict(scalarKind), Default: "{}", Doc: "Labels of the stack."},
 	},
 	Elsewhere: map[string]string{"networks": "networks come along with the services on them", "volumes": "volumes come along with the services that mount them",
@@ -48,12 +49,6 @@ var stackFunc = &Func{
 		}
 		if c.has("name") && !validServiceName(name) {
 			c.errorf("name", "name %q: use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends", name)
-		}
-		if c.has("on_failure") {
-			c.errorf("on_failure", "on_failure of a whole stack is not supported yet: each service goes by its update = rollout(on_failure = ...)")
-		}
-		if c.int("max_parallel") != 0 {
-			c.errorf("max_parallel", "max_parallel is not supported yet: services are rolled out side by side")
 		}
 		c.run.stackAt = c.at
 		b := &stackBuilder{call: c, from: map[string]*Value{}, spec: &api.StackSpec{Name: name, OnFailure: c.str("on_failure"),
@@ -93,6 +88,7 @@ func (b *stackBuilder) build() {
 	for _, sp := range b.spec.Services {
 		b.service(b.services[sp.Name])
 	}
+	b.onDemand()
 	spec.Normalize(b.spec)
 	if b.bad || b.call.bad {
 		return
@@ -103,6 +99,17 @@ func (b *stackBuilder) build() {
 			var p spec.Problem
 			if errors.As(err, &p) {
 				b.report(positionOf(p.Origin, b.at), "%s", p.Text)
+			}
+		}
+	}
+}
+
+// onDemand makes the jobs that rollouts run first or last run at no other time.
+func (b *stackBuilder) onDemand() {
+	for _, s := range b.spec.Services {
+		for _, name := range slices.Concat(s.GetUpdate().GetBefore(), s.GetUpdate().GetAfter()) {
+			if j := b.services[name]; j != nil && j.isJob() {
+				j.spec.Job.OnDemand = true
 			}
 		}
 	}

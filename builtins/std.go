@@ -78,7 +78,10 @@ var Funcs = slices.Concat(
 	healthFuncs,
 	[]*Func{resourcesFunc, restartFunc},
 	dependencyFuncs,
-	[]*Func{rolloutFunc, paramFunc, fileFunc, templateFunc, composeFunc, structFunc, warnFunc, failFunc},
+	[]*Func{rolloutFunc},
+	probeFuncs,
+	rFuncs(),
+	[]*Func{paramFunc, fileFunc, templateFunc, composeFunc, structFunc, warnFunc, failFunc},
 )
 
 // Predeclared is the frozen environment that all playbooks share.

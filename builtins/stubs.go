@@ -15,17 +15,18 @@ func Stubs() string {
 		"    def url(self, port: int, *, scheme: str = \"http\") -> str: ...\n    def with_(self, **kwargs: Any) -> service_: ...\n\nclass job_(service_): ...\n")
 	attrs := map[string]string{"secret": "name: str\n    path: str", "config": "name: str\n    path: str", "network": "name: str", "volume": "name: str",
 		"port": "target: int\n    publish: int | None\n    protocol: str\n    mode: str"}
-	for _, kind := range []string{"stack", "port", "network", "volume", "mount", "secret", "config", "health", "resources", "restart", "dependency", "rollout"} {
+	for _, kind := range []string{"stack", "port", "network", "volume", "mount", "secret", "config", "health", "resources", "restart", "dependency", "rollout", "probe"} {
 		if attrs[kind] != "" {
 			fmt.Fprintf(&b, "class %s_:\n    %s\n", kind, attrs[kind])
 		} else {
 			fmt.Fprintf(&b, "class %s_: ...\n", kind)
 		}
 	}
+	b.WriteString("class result_:\n    ok: bool\n    reason: str\n    slots: list[str]\n    failed: list[str]\n    removed: list[str]\n")
 	module := ""
 	for _, f := range Funcs {
 		indent, name := "", f.Name
-		if f.Name == "url" { // a method
+		if f.Name == "url" || f.Name == "r" { // a method, a value
 			continue
 		}
 		if m, n, dotted := strings.Cut(f.Name, "."); dotted {
@@ -33,6 +34,10 @@ func Stubs() string {
 				fmt.Fprintf(&b, "\nclass %s:\n", m)
 			}
 			module, indent, name = m, "    ", n
+			if f.attribute {
+				fmt.Fprintf(&b, "%s%s: %s\n%s\"\"\"%s\"\"\"\n", indent, name, f.stubReturns(), indent, f.Doc)
+				continue
+			}
 			b.WriteString(indent + "@staticmethod\n")
 		} else {
 			b.WriteString("\n")
@@ -64,11 +69,7 @@ func (f *Func) stub(b *strings.Builder, indent, name string) {
 	if f.Rest != "" {
 		params = append(params, "**kwargs: Any")
 	}
-	returns := map[string]string{"str": "str", "None": "None", "nothing": "None", "the value": "Any", "struct": "Any", "struct of services": "Any"}[f.Returns]
-	if returns == "" {
-		returns = f.Returns + "_"
-	}
-	fmt.Fprintf(b, "%sdef %s(%s) -> %s:\n", indent, name, strings.Join(params, ", "), returns)
+	fmt.Fprintf(b, "%sdef %s(%s) -> %s:\n", indent, name, strings.Join(params, ", "), f.stubReturns())
 	fmt.Fprintf(b, "%s    \"\"\"%s\n", indent, strings.ReplaceAll(f.Doc, "\n", "\n"+indent+"    "))
 	if len(f.Params) > 0 {
 		b.WriteString("\n" + indent + "    Args:\n")
@@ -77,4 +78,21 @@ func (f *Func) stub(b *strings.Builder, indent, name string) {
 		}
 	}
 	fmt.Fprintf(b, "%s    \"\"\"\n", indent)
+}
+
+// stubReturns is the Python type of what f returns.
+func (f *Func) stubReturns() string {
+	switch f.Returns {
+	case "str", "int", "None":
+		return f.Returns
+	case "nothing":
+		return "None"
+	case "list of str":
+		return "list[str]"
+	case "list of lists":
+		return "list[list[str]]"
+	case "the value", "struct", "struct of services":
+		return "Any"
+	}
+	return f.Returns + "_"
 }

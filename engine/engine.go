@@ -21,6 +21,7 @@ import (
 	"orch/engine/enroll"
 	"orch/engine/folder"
 	"orch/engine/operator"
+	"orch/engine/rollout"
 	"orch/engine/seal"
 	"orch/engine/state"
 	"orch/engine/store"
@@ -33,6 +34,7 @@ type Config struct {
 	Listen    string         // host:port; "": 127.0.0.1 and a free port
 	Advertise string         // host:port where others reach it; "": where it listens
 	Evaluator operator.Evaluator
+	Strategy  rollout.Strategy // of rollouts
 	Version   string
 	Logger    *slog.Logger
 	// Membership, if set, is told what the cluster says of this host.

@@ -242,7 +242,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 	in := func(list string) func(string) bool {
 		return func(name string) bool { return strings.Contains(" "+list+" ", " "+name+" ") }
 	}
-	views := in("Info Plan WatchStack ListStacks ListReleases ListTasks ListServices ListNodes InspectService InspectNode Logs Events ListSecrets RenewOperator")
+	views := in("Info Plan WatchStack WatchRollout ListStacks ListReleases ListTasks ListServices ListNodes InspectService InspectNode Logs Events ListSecrets RenewOperator")
 	deploys := in("Apply SetStack RollbackStack ScaleService RestartService SignalRollout PutSecret RemoveSecret")
 	agents := in("Session PublishLogs Renew Leave")
 	join := in("Join")
@@ -330,7 +330,7 @@ func TestRefusals(t *testing.T) {
 	}
 	check("a stale plan", apply(&api.ApplyRequest{Bundle: &api.Bundle{Hash: "web"}, SpecHash: plan.Msg.Plan.SpecHash}), connect.CodeAborted, "plan again")
 	_, err = c.RollbackStack(ctx, connect.NewRequest(&api.RollbackStackRequest{Stack: "web"}))
-	check("nothing to roll back to", err, connect.CodeFailedPrecondition, "has only one release")
+	check("nothing to roll back to", err, connect.CodeFailedPrecondition, "no earlier release")
 	_, err = c.ScaleService(ctx, connect.NewRequest(&api.ScaleServiceRequest{Service: "web/app", Replicas: -1}))
 	check("fewer than none", err, connect.CodeInvalidArgument, "less than none")
 	_, err = c.ScaleService(ctx, connect.NewRequest(&api.ScaleServiceRequest{Service: "web/nope"}))

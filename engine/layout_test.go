@@ -24,10 +24,11 @@ var may = map[string][]string{
 	"engine/state":          {"engine/api", "engine/spec"},
 	"engine/reconcile":      {"engine/api", "engine/spec", "engine/state"},
 	"engine/rollout":        {"engine/api", "engine/spec", "engine/state"},
+	"engine/release":        {"engine/api", "engine/spec", "engine/state", "engine/status"},
 	"engine/schedule":       {"engine/api", "engine/spec", "engine/state"},
-	"engine/status":         {"engine/api", "engine/spec", "engine/state", "engine/reconcile"},
+	"engine/status":         {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout"},
 	"engine/store":          {"engine/api", "engine/state"},
-	"engine/control":        {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout", "engine/schedule"},
+	"engine/control":        {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout", "engine/release", "engine/schedule"},
 	"engine/access":         {"engine/api", "engine/api/apiconnect", "engine/state", "engine/ca"},
 	"engine/backup":         {"engine/state", "engine/seal"},
 	"engine/enroll":         {"engine/api", "engine/state", "engine/ca", "engine/seal"},
@@ -35,14 +36,16 @@ var may = map[string][]string{
 	"engine/forward":        {"engine/api", "engine/access", "engine/ca", "engine/state"},
 	"engine/member":         {"engine/api"},
 	"engine/reach":          {"engine/ca"},
+	"engine/probe":          {"engine/api", "engine/rollout"},
 	"engine/dispatch":       {"engine/api", "engine/api/apiconnect", "engine/state", "engine/ca"},
 	"engine/ca":             {},
 	"engine/seal":           {},
 	"engine/durable":        {},
 	"engine/bootstrap":      {"engine/api", "engine/spec", "engine/spelling"},
 	"engine/spelling":       {},
-	"engine/operator":       {"engine/api", "engine/api/apiconnect", "engine/spec", "engine/state", "engine/status", "engine/ca", "engine/seal", "engine/reconcile", "engine/schedule", "engine/enroll", "engine/backup", "engine/folder"},
-	"engine/script":         {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout", "engine/schedule", "engine/control", "engine/status"},
+	"engine/operator":       {"engine/api", "engine/api/apiconnect", "engine/spec", "engine/state", "engine/status", "engine/ca", "engine/seal", "engine/reconcile", "engine/schedule", "engine/enroll", "engine/backup", "engine/folder", "engine/rollout", "engine/simulate"},
+	"engine/simulate":       {"engine/api", "engine/spec", "engine/state", "engine/rollout", "engine/schedule", "engine/control", "engine/status"},
+	"engine/script":         {"engine/api", "engine/spec", "engine/state", "engine/rollout", "engine/simulate"},
 	"engine":                {"engine/*", "engine/api/apiconnect"},
 
 	"agent/task":        {"engine/api"},
@@ -57,8 +60,8 @@ var may = map[string][]string{
 	"agent":             {"engine/api", "engine/api/apiconnect", "agent/*"},
 
 	"builtins":           {"engine/api", "engine/spec", "engine/spelling"},
-	"playbooks":          {"engine/api", "engine/spec", "builtins"},
-	"playbooks/playtest": {"engine/api", "engine/spec", "engine/state", "engine/reconcile", "engine/rollout", "engine/schedule", "playbooks", "builtins"},
+	"playbooks":          {"engine/api", "engine/spec", "engine/rollout", "builtins"},
+	"playbooks/playtest": {"engine/api", "engine/spec", "engine/state", "engine/rollout", "engine/simulate", "playbooks", "builtins"},
 }
 
 // roots may import anything: nothing is above them.
@@ -87,6 +90,7 @@ var pure = map[string][]string{ // package -> imports that are allowed all the s
 	"engine/spec":            nil,
 	"engine/state":           {"sync"}, // guards the pointer to the rows
 	"engine/reconcile":       nil,
+	"engine/release":         nil,
 	"engine/rollout":         nil,
 	"engine/schedule":        nil,
 	"engine/status":          nil,

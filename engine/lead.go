@@ -12,6 +12,7 @@ import (
 	"orch/engine/control"
 	"orch/engine/enroll"
 	"orch/engine/folder"
+	"orch/engine/probe"
 	"orch/engine/state"
 )
 
@@ -62,6 +63,8 @@ func (e *Engine) leader(ctx context.Context) (stop func()) {
 		}
 		loop := control.Loop{
 			Store: e.store, Watch: func() control.Watcher { return e.store.Watch() }, Logger: e.cfg.Logger,
+			Strategy: e.cfg.Strategy,
+			Asker:    &probe.Asker{Exec: e.execute},
 			Ready: func() {
 				e.serving.Store(ctx.Err() == nil)
 				e.isReady()

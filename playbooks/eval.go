@@ -32,6 +32,8 @@ type Options struct {
 	MaxSteps  uint64        // 0: 50 million
 	MaxTime   time.Duration // 0: 10 s
 	MaxMemory uint64        // bytes of heap, looked at every few ms; 0: 512 MiB
+
+	what string // for errors; "": a playbook
 }
 
 // Result is a playbook's meaning.
@@ -58,6 +60,9 @@ func Eval(ctx context.Context, o Options) (*Result, error) {
 	_, err = e.module(thread, e.root)
 	done()
 	e.run.Finish()
+	if err == nil {
+		err = e.holdLibrary()
+	}
 	return e.result(err, thread.ExecutionSteps())
 }
 
@@ -132,6 +137,23 @@ func paramValues(o Options) (map[string]starlark.Value, error) {
 	return values, nil
 }
 
+// holdLibrary makes the bundle hold the library's strategies where a service
+// has one of them without having loaded it: what it says then goes for all of
+// a rollout, also by an engine that comes with another library. A bundle made
+// before there were strategies stays as it is; engines use their own for it.
+func (e *evaluation) holdLibrary() error {
+	for _, s := range e.run.Spec.GetServices() {
+		if s.Mode != "job" && s.Update.GetStrategy() == builtins.Library {
+			id, _, _ := cutStrategy(builtins.Library)
+			if _, err := e.get(id); err != nil && e.options.Path != "" {
+				return fmt.Errorf("cannot read %s: %w", id, err)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
 // get reads a source or file and remembers it for the bundle.
 func (e *evaluation) get(id string) ([]byte, error) {
 	if b, ok := e.read[id]; ok {
@@ -204,7 +226,7 @@ func (e *evaluation) exec(thread *starlark.Thread, id string) (starlark.StringDi
 	}
 	globals, err := program.Init(thread, builtins.Predeclared())
 	if err != nil {
-		if !errors.Is(err, errReported) && !errors.Is(err, builtins.ErrTooMany) {
+		if !errors.Is(err, errReported) && !errors.Is(err, builtins.ErrTooMany) && !errors.Is(err, builtins.ErrReported) {
 			e.found = append(e.found, e.diagnose(err)...)
 		}
 		return nil, errReported

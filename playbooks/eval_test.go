@@ -16,7 +16,13 @@ import (
 )
 
 func TestErrorsAreOnTheirLines(t *testing.T) {
-	text, err := os.ReadFile("testdata/errors.star")
+	for _, file := range []string{"errors.star", "errors_rollout.star"} {
+		t.Run(file, func(t *testing.T) { errorsOnLines(t, "testdata/"+file) })
+	}
+}
+
+func errorsOnLines(t *testing.T, file string) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +32,7 @@ func TestErrorsAreOnTheirLines(t *testing.T) {
 			want[i+1] = regexp.MustCompile(pattern)
 		}
 	}
-	_, err = Eval(t.Context(), Options{Path: "testdata/errors.star"})
+	_, err = Eval(t.Context(), Options{Path: file})
 	var e *Error
 	if !errors.As(err, &e) {
 		t.Fatalf("got %v", err)

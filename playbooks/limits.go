@@ -1,6 +1,7 @@
 package playbooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ const (
 // guard cancels the thread when it passes a limit, saying which. The
 // function it returns ends the watch and waits for it.
 func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
-	steps, limit, memory := o.MaxSteps, o.MaxTime, o.MaxMemory
+	steps, limit, memory, what := o.MaxSteps, o.MaxTime, o.MaxMemory, cmp.Or(o.what, "playbook")
 	if steps == 0 {
 		steps = DefaultMaxSteps
 	}
@@ -31,10 +32,7 @@ func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
 	if memory == 0 {
 		memory = DefaultMaxMemory
 	}
-	thread.SetMaxExecutionSteps(steps)
-	thread.OnMaxSteps = func(t *starlark.Thread) {
-		t.Cancel(fmt.Sprintf("the playbook took more than %d steps; is there a loop that is too long?", steps))
-	}
+	limitSteps(thread, what, steps)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -47,14 +45,14 @@ func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
 			select {
 			case <-ctx.Done():
 				if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-					thread.Cancel(fmt.Sprintf("the playbook took longer than %v", limit))
+					thread.Cancel(timeMessage(what, limit))
 				} else {
 					thread.Cancel("interrupted")
 				}
 				return
 			case <-tick.C:
 				if now := heap(); now > before && now-before > memory {
-					thread.Cancel(memoryMessage(memory))
+					thread.Cancel(memoryMessage(what, memory))
 				}
 			}
 		}
@@ -62,6 +60,18 @@ func guard(ctx context.Context, thread *starlark.Thread, o Options) func() {
 	return func() { cancel(); watch.Wait() }
 }
 
-func memoryMessage(limit uint64) string {
-	return fmt.Sprintf("the playbook used more than %d MiB of memory", limit>>20)
+// limitSteps lets the thread take so many steps more.
+func limitSteps(thread *starlark.Thread, what string, steps uint64) {
+	thread.SetMaxExecutionSteps(thread.ExecutionSteps() + steps)
+	thread.OnMaxSteps = func(t *starlark.Thread) {
+		t.Cancel(fmt.Sprintf("the %s took more than %d steps; is there a loop that is too long?", what, steps))
+	}
+}
+
+func timeMessage(what string, limit time.Duration) string {
+	return fmt.Sprintf("the %s took longer than %v", what, limit)
+}
+
+func memoryMessage(what string, limit uint64) string {
+	return fmt.Sprintf("the %s used more than %d MiB of memory", what, limit>>20)
 }

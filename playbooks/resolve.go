@@ -27,6 +27,15 @@ func joinID(pkg, file string) string {
 	return "@" + pkg + "//" + file
 }
 
+// cutStrategy takes "module-id:function" apart.
+func cutStrategy(s string) (id, function string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i <= 0 || i == len(s)-1 {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
 // resolveLoad says which module load(ref) means in module from.
 func resolveLoad(from, ref string) (string, error) {
 	if !strings.HasPrefix(ref, "./") && !strings.HasPrefix(ref, "../") && !strings.HasPrefix(ref, "//") && !strings.HasPrefix(ref, "@") {

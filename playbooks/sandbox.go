@@ -87,11 +87,11 @@ func childError(ctx context.Context, err error, stderr string, memory uint64, li
 	}
 	switch {
 	case errors.Is(context.Cause(ctx), errTooLong):
-		return say(fmt.Sprintf("the playbook took longer than %v", limit))
+		return say(timeMessage("playbook", limit))
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case outOfMemory(stderr):
-		return say(memoryMessage(memory))
+		return say(memoryMessage("playbook", memory))
 	case strings.Contains(stderr, "stack overflow"):
 		return say("the playbook nests values or calls too deeply")
 	}

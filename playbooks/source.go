@@ -19,7 +19,7 @@ const (
 	MaxBundle = 64 << 20 // bytes of all of them
 )
 
-//go:embed lib/presets.star
+//go:embed lib/presets.star lib/rollout.star
 var library embed.FS
 
 // source is where modules and files come from, by id.

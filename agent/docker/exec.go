@@ -10,10 +10,9 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
-)
 
-// maxOutput is what Exec keeps of a command's output, in bytes.
-const maxOutput = 4 << 10
+	"orch/agent/task"
+)
 
 // Exec runs argv in the task's container, and kills it when ctx ends (which
 // Docker doesn't offer) where this process may.
@@ -37,11 +36,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, argv []string) (int, stri
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, conn.Close)()
-	var out limited
+	var out task.Tail
 	_, err = stdcopy.StdCopy(&out, &out, conn.Reader)
 	if ctx.Err() != nil {
 		r.killExec(context.WithoutCancel(ctx), made.ID)
-		return -1, string(out), ctx.Err()
+		return -1, out.String(), ctx.Err()
 	}
 	if err != nil && err != io.EOF {
 		return fail(err)
@@ -50,7 +49,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, argv []string) (int, stri
 	if err != nil {
 		return fail(err)
 	}
-	return info.ExitCode, string(out), nil
+	return info.ExitCode, out.String(), nil
 }
 
 func (r *Runtime) killExec(ctx context.Context, exec string) {
@@ -63,12 +62,4 @@ func (r *Runtime) killExec(ctx context.Context, exec string) {
 	if err == nil && info.Running && info.Pid > 1 {
 		_ = syscall.Kill(info.Pid, syscall.SIGKILL)
 	}
-}
-
-// limited keeps the first maxOutput bytes and swallows the rest.
-type limited []byte
-
-func (l *limited) Write(p []byte) (int, error) {
-	*l = append(*l, p[:min(len(p), maxOutput-len(*l))]...)
-	return len(p), nil
 }

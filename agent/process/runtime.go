@@ -291,9 +291,6 @@ func (r *Runtime) List(context.Context) ([]task.Observed, error) {
 	return all, nil
 }
 
-// maxOutput is what Exec keeps of a command's output, in bytes.
-const maxOutput = 4 << 10
-
 // Exec runs argv as the task's user, in its folder, environment, namespace
 // and cgroup, and kills its process group when ctx ends.
 func (r *Runtime) Exec(ctx context.Context, id string, argv []string) (int, string, error) {
@@ -309,7 +306,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, argv []string) (int, stri
 	if len(argv) == 0 {
 		return fail(errors.New("no command"))
 	}
-	var out limited
+	var out task.Tail
 	var cmd *exec.Cmd
 	place := func() error {
 		if len(l.Mounts) == 0 {
@@ -337,24 +334,16 @@ func (r *Runtime) Exec(ctx context.Context, id string, argv []string) (int, stri
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return -1, string(out), ctx.Err()
+		return -1, out.String(), ctx.Err()
 	case errors.As(err, &exit):
 		if exit.ExitCode() < 0 {
-			return 128 + int(exit.Sys().(syscall.WaitStatus).Signal()), string(out), nil
+			return 128 + int(exit.Sys().(syscall.WaitStatus).Signal()), out.String(), nil
 		}
-		return exit.ExitCode(), string(out), nil
+		return exit.ExitCode(), out.String(), nil
 	case err != nil:
 		return fail(err)
 	}
-	return 0, string(out), nil
-}
-
-// limited keeps the first maxOutput bytes and swallows the rest.
-type limited []byte
-
-func (l *limited) Write(p []byte) (int, error) {
-	*l = append(*l, p[:min(len(p), maxOutput-len(*l))]...)
-	return len(p), nil
+	return 0, out.String(), nil
 }
 
 // Logs reads the task's log files.

@@ -161,13 +161,16 @@ func execs(s *suite) {
 		s.Errorf("exec: %d, %q, %v", code, out, err)
 	}
 	_, out, err = s.rt.Exec(s.Context(), t.ID, []string{s.f.Prog, "count=10000"})
-	if len(out) != 4096 || err != nil {
-		s.Errorf("exec kept %d bytes, %v", len(out), err)
+	if len(out) != task.MaxOutput || !strings.HasSuffix(out, "9999\n") || err != nil {
+		s.Errorf("exec kept %d bytes, to the end %q, %v", len(out), out[max(0, len(out)-20):], err)
+	}
+	if code, out, err = s.rt.Exec(s.Context(), s.made[0]+"0", []string{s.f.Prog, "exit=0"}); err == nil {
+		s.Errorf("exec in a task that isn't there: %d, %q", code, out)
 	}
 	ctx, cancel := context.WithTimeout(s.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, _, err = s.rt.Exec(ctx, t.ID, []string{s.f.Prog, "wait"}); !errors.Is(err, context.DeadlineExceeded) {
-		s.Errorf("exec past its time: %v", err)
+	if _, out, err = s.rt.Exec(ctx, t.ID, []string{s.f.Prog, "out=so far", "wait"}); !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(out, "so far\n") {
+		s.Errorf("exec past its time: %q, %v", out, err)
 	}
 	s.check(s.rt.Stop(s.Context(), t))
 	if _, _, err = s.rt.Exec(s.Context(), t.ID, []string{s.f.Prog, "exit=0"}); err == nil {

@@ -1,7 +1,8 @@
 // Package session keeps an agent in touch with the engine that leads: it
-// says hello, takes assignments, reports statuses and sends heartbeats, and
-// begins anew, with a growing pause, whenever the connection ends or falls
-// silent. Any engine it knows tells it which one leads. Tasks don't notice.
+// says hello, takes assignments, runs commands in tasks, reports statuses and sends
+// heartbeats, and begins anew, with a growing pause, whenever the connection
+// ends or falls silent. Any engine it knows tells it which one leads. Tasks
+// don't notice.
 package session
 
 import (
@@ -29,6 +30,8 @@ type Worker interface {
 	All() []*api.TaskStatus
 	Changed() <-chan struct{}
 	Logs(context.Context, *api.LogRequest, func(*api.LogBatch) error) error
+	// Exec runs a command in a task until it or ctx ends.
+	Exec(ctx context.Context, task string, command []string) (exit int, output string, err error)
 }
 
 // Config of a session.
@@ -170,8 +173,11 @@ func (s *keeper) once(ctx context.Context, engine string) error {
 	silence := time.AfterFunc(silent(every), cancel)
 	defer silence.Stop()
 	received := make(chan error, 1)
-	work.Go(func() { received <- s.receive(ctx, stream, &work, func() { silence.Reset(silent(every)) }) })
-	err = s.send(ctx, stream, every, facts, received)
+	commands := &commands{run: s.Worker.Exec, room: make(chan struct{}, atOnce), results: make(chan *api.ExecResult)}
+	work.Go(func() {
+		received <- s.receive(ctx, stream, &work, commands, func() { silence.Reset(silent(every)) })
+	})
+	err = s.send(ctx, stream, every, facts, received, commands.results)
 	if ctx.Err() != nil {
 		err = errors.New("the engine fell silent")
 	}
@@ -189,7 +195,7 @@ func end(stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage
 	return err
 }
 
-func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error) error {
+func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error, results <-chan *api.ExecResult) error {
 	beat := time.NewTimer(every)
 	defer beat.Stop()
 	for {
@@ -205,6 +211,8 @@ func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[a
 			beat.Reset(every - every/10 + rand.N(every/5))
 		case <-s.FactsChanged:
 			m = s.facts(ctx, &known)
+		case r := <-results:
+			m = &api.AgentMessage{Kind: &api.AgentMessage_Exec{Exec: r}}
 		case <-s.Worker.Changed():
 			statuses := s.Worker.Statuses()
 			if len(statuses) == 0 {
@@ -231,7 +239,7 @@ func (s *keeper) facts(ctx context.Context, known **api.NodeFacts) *api.AgentMes
 	return &api.AgentMessage{Kind: &api.AgentMessage_Facts{Facts: now}}
 }
 
-func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], work *sync.WaitGroup, heard func()) error {
+func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], work *sync.WaitGroup, commands *commands, heard func()) error {
 	logs := map[string]context.CancelFunc{}
 	for {
 		m, err := stream.Receive()
@@ -258,6 +266,8 @@ func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClien
 				cancel()
 				delete(logs, k.LogCancel.Subscription)
 			}
+		case *api.EngineMessage_Exec:
+			work.Go(func() { commands.do(ctx, k.Exec) })
 		}
 	}
 }

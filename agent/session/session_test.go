@@ -64,7 +64,12 @@ type worker struct {
 	pending  []*api.TaskStatus
 	changed  chan struct{}
 	logging  chan struct{}
+	hanging  chan string   // the tasks of commands that hang
+	free     chan struct{} // ends one of them
 }
+
+// stream is a session as an engine has it.
+type stream = connect.BidiStream[api.AgentMessage, api.EngineMessage]
 
 func (w *worker) Assign(m *api.Assignments) {
 	w.mu.Lock()
@@ -103,7 +108,7 @@ type rig struct {
 
 func begin(t *testing.T) *rig {
 	r := &rig{t, &engine{apiconnect.UnimplementedAgentServiceHandler{}, make(chan *connect.BidiStream[api.AgentMessage, api.EngineMessage]), make(chan error), make(chan *api.LogBatch, 10), make(chan bool)},
-		&worker{changed: make(chan struct{}, 1), logging: make(chan struct{})}}
+		&worker{changed: make(chan struct{}, 1), logging: make(chan struct{}), hanging: make(chan string, 10), free: make(chan struct{})}}
 	mux := http.NewServeMux()
 	mux.Handle(apiconnect.NewAgentServiceHandler(r.e))
 	server := httptest.NewUnstartedServer(mux)

@@ -22,6 +22,7 @@ type Knowledge struct {
 	State    api.TaskState // as last reported
 	Removed  bool          // the engine has forgotten the task
 	Prepared bool          // Prepare has succeeded since the agent began
+	Hold     bool          // it starts later
 	Phase    Phase         // as the runtime sees it
 }
 
@@ -50,6 +51,8 @@ func Next(k Knowledge) Action {
 		return Finish // it ran, and is gone
 	case !k.Prepared:
 		return Prepare
+	case k.Hold:
+		return Rest
 	}
 	return Start
 }

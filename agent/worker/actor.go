@@ -41,7 +41,7 @@ func (w *Worker) newActor(as *api.Assignment) *actor {
 	}
 	resolve(t)
 	a := &actor{w: w, t: t, runtime: w.runtimes[t.Spec.Runtime], ports: as.Ports, created: as.CreatedAt.AsTime(), poke: make(chan struct{}, 1)}
-	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState()}
+	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState(), Hold: as.Hold}
 	// What the engine knows holds until this agent has looked: a task that is
 	// adopted stays in rotation meanwhile.
 	a.status = &api.TaskStatus{TaskId: t.ID}
@@ -61,6 +61,13 @@ func (a *actor) assign(as *api.Assignment) {
 	if as.Desired > a.k.Desired {
 		a.k.Desired = as.Desired
 		a.interrupt()
+	}
+	if a.k.Hold && !as.Hold {
+		a.k.Hold = false
+		select { // what is being prepared goes on
+		case a.poke <- struct{}{}:
+		default:
+		}
 	}
 	if state := as.Status.GetState(); state >= api.TaskState_TASK_STATE_COMPLETE && a.k.State < state {
 		a.k.State = state // given up by the engine: LOST

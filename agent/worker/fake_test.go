@@ -152,7 +152,26 @@ func (f *fake) List(ctx context.Context) ([]task.Observed, error) {
 	return all, nil
 }
 
-func (f *fake) Exec(context.Context, string, []string) (int, string, error) { return 0, "", nil }
+// Exec knows three commands: echo TEXT, exit TEXT (with 3) and hang TEXT.
+func (f *fake) Exec(ctx context.Context, id string, argv []string) (int, string, error) {
+	f.mu.Lock()
+	th := f.things[id]
+	running := th != nil && th.seen.Phase == task.Running
+	f.mu.Unlock()
+	if !running {
+		return -1, "", errors.New("it is not running")
+	}
+	switch argv[0] {
+	case "echo":
+		return 0, argv[1], nil
+	case "exit":
+		return 3, argv[1], nil
+	case "hang":
+		<-ctx.Done()
+		return -1, argv[1], ctx.Err()
+	}
+	return -1, "", errors.New("no such program")
+}
 
 func (f *fake) Logs(ctx context.Context, id string, opt task.LogOptions, emit func(task.Line) error) error {
 	f.mu.Lock()

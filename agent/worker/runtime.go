@@ -32,7 +32,8 @@ type Runtime interface {
 	Remove(ctx context.Context, id string) error
 	// List sees every task of this cluster on this node.
 	List(ctx context.Context) ([]task.Observed, error)
-	// Exec runs argv inside the task; output is at most 4 KiB of both streams.
+	// Exec runs argv inside the task, and kills it when ctx ends; output is the
+	// last task.MaxOutput bytes of both streams, with any error too.
 	Exec(ctx context.Context, id string, argv []string) (exit int, output string, err error)
 	// Logs passes the task's lines to emit, oldest first, until there are no
 	// more (Follow: until the task ended) or emit fails.

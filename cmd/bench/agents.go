@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -221,5 +222,9 @@ func (w *worker) Statuses() []*api.TaskStatus {
 
 func (w *worker) All() []*api.TaskStatus   { return w.Statuses() }
 func (w *worker) Changed() <-chan struct{} { return w.changed }
+
+func (w *worker) Exec(context.Context, string, []string) (int, string, error) {
+	return -1, "", errors.New("nothing runs here")
+}
 
 func (w *worker) Logs(context.Context, *api.LogRequest, func(*api.LogBatch) error) error { return nil }

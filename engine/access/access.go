@@ -33,6 +33,7 @@ const (
 var rules = map[string]caller{
 	apiconnect.ClusterServiceInfoProcedure:           viewer,
 	apiconnect.ClusterServiceWatchStackProcedure:     viewer,
+	apiconnect.ClusterServiceWatchRolloutProcedure:   viewer,
 	apiconnect.ClusterServiceListStacksProcedure:     viewer,
 	apiconnect.ClusterServiceListReleasesProcedure:   viewer,
 	apiconnect.ClusterServiceListTasksProcedure:      viewer,

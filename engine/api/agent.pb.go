@@ -33,6 +33,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Heartbeat
 	//	*AgentMessage_Report
 	//	*AgentMessage_Facts
+	//	*AgentMessage_Exec
 	Kind          isAgentMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -111,6 +112,15 @@ func (x *AgentMessage) GetFacts() *NodeFacts {
 	return nil
 }
 
+func (x *AgentMessage) GetExec() *ExecResult {
+	if x != nil {
+		if x, ok := x.Kind.(*AgentMessage_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Kind interface {
 	isAgentMessage_Kind()
 }
@@ -131,6 +141,10 @@ type AgentMessage_Facts struct {
 	Facts *NodeFacts `protobuf:"bytes,4,opt,name=facts,proto3,oneof"`
 }
 
+type AgentMessage_Exec struct {
+	Exec *ExecResult `protobuf:"bytes,5,opt,name=exec,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Kind() {}
@@ -138,6 +152,8 @@ func (*AgentMessage_Heartbeat) isAgentMessage_Kind() {}
 func (*AgentMessage_Report) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Facts) isAgentMessage_Kind() {}
+
+func (*AgentMessage_Exec) isAgentMessage_Kind() {}
 
 // Hello opens a session: who, what the host is, and what runs there already.
 type Hello struct {
@@ -254,6 +270,7 @@ type EngineMessage struct {
 	//	*EngineMessage_LogCancel
 	//	*EngineMessage_Heartbeat
 	//	*EngineMessage_Membership
+	//	*EngineMessage_Exec
 	Kind          isEngineMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -350,6 +367,15 @@ func (x *EngineMessage) GetMembership() *Membership {
 	return nil
 }
 
+func (x *EngineMessage) GetExec() *ExecRequest {
+	if x != nil {
+		if x, ok := x.Kind.(*EngineMessage_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
 type isEngineMessage_Kind interface {
 	isEngineMessage_Kind()
 }
@@ -378,6 +404,10 @@ type EngineMessage_Membership struct {
 	Membership *Membership `protobuf:"bytes,6,opt,name=membership,proto3,oneof"` // at first, and whenever it changes; without a certificate
 }
 
+type EngineMessage_Exec struct {
+	Exec *ExecRequest `protobuf:"bytes,7,opt,name=exec,proto3,oneof"` // an agent that doesn't know it never answers
+}
+
 func (*EngineMessage_Welcome) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Assignments) isEngineMessage_Kind() {}
@@ -389,6 +419,8 @@ func (*EngineMessage_LogCancel) isEngineMessage_Kind() {}
 func (*EngineMessage_Heartbeat) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Membership) isEngineMessage_Kind() {}
+
+func (*EngineMessage_Exec) isEngineMessage_Kind() {}
 
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -521,6 +553,7 @@ type Assignment struct {
 	Slot          string                 `protobuf:"bytes,13,opt,name=slot,proto3" json:"slot,omitempty"`
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // don't start earlier
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"` // tells apart tasks of one id, before and after their service was removed
+	Hold          bool                   `protobuf:"varint,17,opt,name=hold,proto3" json:"hold,omitempty"`                           // prepare, but don't start yet
 	Status        *TaskStatus            `protobuf:"bytes,15,opt,name=status,proto3" json:"status,omitempty"`                        // as the engine knows it: one that ended never starts again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -661,6 +694,13 @@ func (x *Assignment) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Assignment) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
 func (x *Assignment) GetStatus() *TaskStatus {
 	if x != nil {
 		return x.Status
@@ -745,6 +785,147 @@ func (x *TaskFile) GetSecret() bool {
 	return false
 }
 
+// ExecRequest has a command run in a task; the answer is an ExecResult. Several
+// may be under way at once, and end in any order. A command whose session ends
+// is killed and not answered.
+type ExecRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the answer as well; never used again
+	TaskId        string                 `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Command       []string               `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"` // and its arguments; no shell
+	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"` // from when the agent hears of it; then it is killed. 0: 10 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_engine_api_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExecRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExecRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ExecRequest) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// ExecResult is what came of a command. It was not run to its end where there
+// is an error.
+type ExecResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ExitCode      int32                  `protobuf:"varint,2,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"` // 128 + the signal's number for one that was killed; -1: it didn't end
+	Output        string                 `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`                      // stdout and stderr, the last 16 KiB
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`                        // why it could not be run, or did not end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecResult) Reset() {
+	*x = ExecResult{}
+	mi := &file_engine_api_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecResult) ProtoMessage() {}
+
+func (x *ExecResult) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecResult.ProtoReflect.Descriptor instead.
+func (*ExecResult) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExecResult) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExecResult) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *ExecResult) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *ExecResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type LogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Subscription  string                 `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
@@ -758,7 +939,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[8]
+	mi := &file_engine_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +951,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[8]
+	mi := &file_engine_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +964,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LogRequest) GetSubscription() string {
@@ -830,7 +1011,7 @@ type LogCancel struct {
 
 func (x *LogCancel) Reset() {
 	*x = LogCancel{}
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1023,7 @@ func (x *LogCancel) String() string {
 func (*LogCancel) ProtoMessage() {}
 
 func (x *LogCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1036,7 @@ func (x *LogCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCancel.ProtoReflect.Descriptor instead.
 func (*LogCancel) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogCancel) GetSubscription() string {
@@ -877,7 +1058,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1070,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1083,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogBatch) GetSubscription() string {
@@ -945,7 +1126,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1138,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1151,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogLine) GetTaskId() string {
@@ -1009,7 +1190,7 @@ type PublishLogsResponse struct {
 
 func (x *PublishLogsResponse) Reset() {
 	*x = PublishLogsResponse{}
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1202,7 @@ func (x *PublishLogsResponse) String() string {
 func (*PublishLogsResponse) ProtoMessage() {}
 
 func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,26 +1215,27 @@ func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishLogsResponse.ProtoReflect.Descriptor instead.
 func (*PublishLogsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 var File_engine_api_agent_proto protoreflect.FileDescriptor
 
 const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xcf\x01\n" +
+	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xfa\x01\n" +
 	"\fAgentMessage\x12&\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0e.orch.v1.HelloH\x00R\x05hello\x122\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x12.orch.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
 	"\x06report\x18\x03 \x01(\v2\x15.orch.v1.ReportStatusH\x00R\x06report\x12*\n" +
-	"\x05facts\x18\x04 \x01(\v2\x12.orch.v1.NodeFactsH\x00R\x05factsB\x06\n" +
+	"\x05facts\x18\x04 \x01(\v2\x12.orch.v1.NodeFactsH\x00R\x05facts\x12)\n" +
+	"\x04exec\x18\x05 \x01(\v2\x13.orch.v1.ExecResultH\x00R\x04execB\x06\n" +
 	"\x04kind\"\x8d\x01\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
 	"\x05facts\x18\x03 \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x12-\n" +
 	"\arunning\x18\x04 \x03(\v2\x13.orch.v1.TaskStatusR\arunning\"\v\n" +
-	"\tHeartbeat\"\xca\x02\n" +
+	"\tHeartbeat\"\xf6\x02\n" +
 	"\rEngineMessage\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.orch.v1.WelcomeH\x00R\awelcome\x128\n" +
 	"\vassignments\x18\x02 \x01(\v2\x14.orch.v1.AssignmentsH\x00R\vassignments\x12)\n" +
@@ -1063,7 +1245,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\theartbeat\x18\x05 \x01(\v2\x12.orch.v1.HeartbeatH\x00R\theartbeat\x125\n" +
 	"\n" +
 	"membership\x18\x06 \x01(\v2\x13.orch.v1.MembershipH\x00R\n" +
-	"membershipB\x06\n" +
+	"membership\x12*\n" +
+	"\x04exec\x18\a \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04execB\x06\n" +
 	"\x04kind\"a\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -1072,7 +1255,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xb8\x05\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xcc\x05\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12.\n" +
@@ -1092,7 +1275,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x129\n" +
 	"\n" +
-	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12+\n" +
+	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x12\n" +
+	"\x04hold\x18\x11 \x01(\bR\x04hold\x12+\n" +
 	"\x06status\x18\x0f \x01(\v2\x13.orch.v1.TaskStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1102,7 +1286,18 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x18\n" +
 	"\acontent\x18\x04 \x01(\fR\acontent\x12\x16\n" +
-	"\x06secret\x18\x05 \x01(\bR\x06secret\"\xa9\x01\n" +
+	"\x06secret\x18\x05 \x01(\bR\x06secret\"\x85\x01\n" +
+	"\vExecRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
+	"\acommand\x18\x03 \x03(\tR\acommand\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"g\n" +
+	"\n" +
+	"ExecResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
+	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\tR\x06output\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\xa9\x01\n" +
 	"\n" +
 	"LogRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x19\n" +
@@ -1139,7 +1334,7 @@ func file_engine_api_agent_proto_rawDescGZIP() []byte {
 	return file_engine_api_agent_proto_rawDescData
 }
 
-var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_engine_api_agent_proto_goTypes = []any{
 	(*AgentMessage)(nil),          // 0: orch.v1.AgentMessage
 	(*Hello)(nil),                 // 1: orch.v1.Hello
@@ -1149,61 +1344,66 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*Assignments)(nil),           // 5: orch.v1.Assignments
 	(*Assignment)(nil),            // 6: orch.v1.Assignment
 	(*TaskFile)(nil),              // 7: orch.v1.TaskFile
-	(*LogRequest)(nil),            // 8: orch.v1.LogRequest
-	(*LogCancel)(nil),             // 9: orch.v1.LogCancel
-	(*LogBatch)(nil),              // 10: orch.v1.LogBatch
-	(*LogLine)(nil),               // 11: orch.v1.LogLine
-	(*PublishLogsResponse)(nil),   // 12: orch.v1.PublishLogsResponse
-	nil,                           // 13: orch.v1.Assignment.LabelsEntry
-	(*ReportStatus)(nil),          // 14: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 15: orch.v1.NodeFacts
-	(*TaskStatus)(nil),            // 16: orch.v1.TaskStatus
-	(*Membership)(nil),            // 17: orch.v1.Membership
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(TaskDesired)(0),              // 19: orch.v1.TaskDesired
-	(*TaskSpec)(nil),              // 20: orch.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 21: orch.v1.NetworkSpec
-	(*VolumeSpec)(nil),            // 22: orch.v1.VolumeSpec
-	(*PortSpec)(nil),              // 23: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*ExecRequest)(nil),           // 8: orch.v1.ExecRequest
+	(*ExecResult)(nil),            // 9: orch.v1.ExecResult
+	(*LogRequest)(nil),            // 10: orch.v1.LogRequest
+	(*LogCancel)(nil),             // 11: orch.v1.LogCancel
+	(*LogBatch)(nil),              // 12: orch.v1.LogBatch
+	(*LogLine)(nil),               // 13: orch.v1.LogLine
+	(*PublishLogsResponse)(nil),   // 14: orch.v1.PublishLogsResponse
+	nil,                           // 15: orch.v1.Assignment.LabelsEntry
+	(*ReportStatus)(nil),          // 16: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 17: orch.v1.NodeFacts
+	(*TaskStatus)(nil),            // 18: orch.v1.TaskStatus
+	(*Membership)(nil),            // 19: orch.v1.Membership
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(TaskDesired)(0),              // 21: orch.v1.TaskDesired
+	(*TaskSpec)(nil),              // 22: orch.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 23: orch.v1.NetworkSpec
+	(*VolumeSpec)(nil),            // 24: orch.v1.VolumeSpec
+	(*PortSpec)(nil),              // 25: orch.v1.PortSpec
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
 	2,  // 1: orch.v1.AgentMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	14, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
-	15, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
-	15, // 4: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
-	16, // 5: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
-	4,  // 6: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
-	5,  // 7: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
-	8,  // 8: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
-	9,  // 9: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
-	2,  // 10: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	17, // 11: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
-	18, // 12: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
-	6,  // 13: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
-	19, // 14: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
-	20, // 15: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
-	7,  // 16: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
-	21, // 17: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
-	22, // 18: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
-	13, // 19: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	23, // 20: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
-	24, // 21: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	24, // 22: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
-	16, // 23: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
-	24, // 24: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	11, // 25: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	24, // 26: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 27: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	10, // 28: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 29: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	12, // 30: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	29, // [29:31] is the sub-list for method output_type
-	27, // [27:29] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	16, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
+	17, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
+	9,  // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
+	17, // 5: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
+	18, // 6: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
+	4,  // 7: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
+	5,  // 8: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
+	10, // 9: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
+	11, // 10: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
+	2,  // 11: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
+	19, // 12: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
+	8,  // 13: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
+	20, // 14: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	6,  // 15: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
+	21, // 16: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
+	22, // 17: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
+	7,  // 18: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
+	23, // 19: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
+	24, // 20: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
+	15, // 21: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	25, // 22: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
+	26, // 23: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
+	26, // 24: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
+	18, // 25: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
+	20, // 26: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	26, // 27: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	13, // 28: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	26, // 29: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 30: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	12, // 31: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 32: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	14, // 33: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	32, // [32:34] is the sub-list for method output_type
+	30, // [30:32] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }
@@ -1219,6 +1419,7 @@ func file_engine_api_agent_proto_init() {
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
+		(*AgentMessage_Exec)(nil),
 	}
 	file_engine_api_agent_proto_msgTypes[3].OneofWrappers = []any{
 		(*EngineMessage_Welcome)(nil),
@@ -1227,6 +1428,7 @@ func file_engine_api_agent_proto_init() {
 		(*EngineMessage_LogCancel)(nil),
 		(*EngineMessage_Heartbeat)(nil),
 		(*EngineMessage_Membership)(nil),
+		(*EngineMessage_Exec)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1234,7 +1436,7 @@ func file_engine_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_agent_proto_rawDesc), len(file_engine_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -383,6 +383,11 @@ type Plan struct {
 	Changes       []*Change              `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
 	Spec          *StackSpec             `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"`
 	Warnings      []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	BundleHash    string                 `protobuf:"bytes,7,opt,name=bundle_hash,json=bundleHash,proto3" json:"bundle_hash,omitempty"`
+	ParamsJson    string                 `protobuf:"bytes,8,opt,name=params_json,json=paramsJson,proto3" json:"params_json,omitempty"`
+	Rollouts      []*PlannedRollout      `protobuf:"bytes,9,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
+	Tasks         []*PlannedTask         `protobuf:"bytes,10,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Hash          string                 `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"` // of what an operator agrees to: all but the warnings
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +464,195 @@ func (x *Plan) GetWarnings() []string {
 	return nil
 }
 
+func (x *Plan) GetBundleHash() string {
+	if x != nil {
+		return x.BundleHash
+	}
+	return ""
+}
+
+func (x *Plan) GetParamsJson() string {
+	if x != nil {
+		return x.ParamsJson
+	}
+	return ""
+}
+
+func (x *Plan) GetRollouts() []*PlannedRollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
+}
+
+func (x *Plan) GetTasks() []*PlannedTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *Plan) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+// PlannedRollout is what a strategy would do if all went well.
+type PlannedRollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Strategy      string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"`
+	Ops           []*Op                  `protobuf:"bytes,3,rep,name=ops,proto3" json:"ops,omitempty"`
+	Outcome       string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"` // of the simulation
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Takes         *durationpb.Duration   `protobuf:"bytes,6,opt,name=takes,proto3" json:"takes,omitempty"` // with tasks that are ready at once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedRollout) Reset() {
+	*x = PlannedRollout{}
+	mi := &file_engine_api_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedRollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedRollout) ProtoMessage() {}
+
+func (x *PlannedRollout) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedRollout.ProtoReflect.Descriptor instead.
+func (*PlannedRollout) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PlannedRollout) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PlannedRollout) GetStrategy() string {
+	if x != nil {
+		return x.Strategy
+	}
+	return ""
+}
+
+func (x *PlannedRollout) GetOps() []*Op {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+func (x *PlannedRollout) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *PlannedRollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PlannedRollout) GetTakes() *durationpb.Duration {
+	if x != nil {
+		return x.Takes
+	}
+	return nil
+}
+
+// PlannedTask is where a new task would land.
+type PlannedTask struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slot          string                 `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`         // name; empty: nowhere
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`     // why nowhere
+	Replaces      string                 `protobuf:"bytes,4,opt,name=replaces,proto3" json:"replaces,omitempty"` // task id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedTask) Reset() {
+	*x = PlannedTask{}
+	mi := &file_engine_api_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedTask) ProtoMessage() {}
+
+func (x *PlannedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedTask.ProtoReflect.Descriptor instead.
+func (*PlannedTask) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PlannedTask) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
 // Change is one difference, of a whole object or of one field.
 type Change struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -474,7 +668,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_engine_api_cluster_proto_msgTypes[6]
+	mi := &file_engine_api_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +680,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[6]
+	mi := &file_engine_api_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +693,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Change) GetAction() string {
@@ -556,7 +750,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_engine_api_cluster_proto_msgTypes[7]
+	mi := &file_engine_api_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +762,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[7]
+	mi := &file_engine_api_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +775,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -618,13 +812,14 @@ type ApplyRequest struct {
 	ParamsJson    string                 `protobuf:"bytes,2,opt,name=params_json,json=paramsJson,proto3" json:"params_json,omitempty"`
 	BaseRelease   uint64                 `protobuf:"varint,3,opt,name=base_release,json=baseRelease,proto3" json:"base_release,omitempty"` // with spec_hash: accept only this plan
 	SpecHash      string                 `protobuf:"bytes,4,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	PlanHash      string                 `protobuf:"bytes,5,opt,name=plan_hash,json=planHash,proto3" json:"plan_hash,omitempty"` // set: accept only the plan of this hash
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[8]
+	mi := &file_engine_api_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +831,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[8]
+	mi := &file_engine_api_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +844,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyRequest) GetBundle() *Bundle {
@@ -680,6 +875,13 @@ func (x *ApplyRequest) GetSpecHash() string {
 	return ""
 }
 
+func (x *ApplyRequest) GetPlanHash() string {
+	if x != nil {
+		return x.PlanHash
+	}
+	return ""
+}
+
 type ApplyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Stack         string                 `protobuf:"bytes,1,opt,name=stack,proto3" json:"stack,omitempty"`
@@ -693,7 +895,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[9]
+	mi := &file_engine_api_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +907,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[9]
+	mi := &file_engine_api_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +920,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApplyResponse) GetStack() string {
@@ -765,7 +967,7 @@ type WatchStackRequest struct {
 
 func (x *WatchStackRequest) Reset() {
 	*x = WatchStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[10]
+	mi := &file_engine_api_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +979,7 @@ func (x *WatchStackRequest) String() string {
 func (*WatchStackRequest) ProtoMessage() {}
 
 func (x *WatchStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[10]
+	mi := &file_engine_api_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +992,7 @@ func (x *WatchStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStackRequest.ProtoReflect.Descriptor instead.
 func (*WatchStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchStackRequest) GetStack() string {
@@ -810,13 +1012,16 @@ type StackStatus struct {
 	Services      []*ServiceStatus       `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
 	Stopped       bool                   `protobuf:"varint,6,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	Removed       bool                   `protobuf:"varint,7,opt,name=removed,proto3" json:"removed,omitempty"`
+	Outcome       string                 `protobuf:"bytes,8,opt,name=outcome,proto3" json:"outcome,omitempty"` // of the release; empty while under way
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	Phase         string                 `protobuf:"bytes,10,opt,name=phase,proto3" json:"phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StackStatus) Reset() {
 	*x = StackStatus{}
-	mi := &file_engine_api_cluster_proto_msgTypes[11]
+	mi := &file_engine_api_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1033,7 @@ func (x *StackStatus) String() string {
 func (*StackStatus) ProtoMessage() {}
 
 func (x *StackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[11]
+	mi := &file_engine_api_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1046,7 @@ func (x *StackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StackStatus.ProtoReflect.Descriptor instead.
 func (*StackStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StackStatus) GetStack() string {
@@ -893,6 +1098,27 @@ func (x *StackStatus) GetRemoved() bool {
 	return false
 }
 
+func (x *StackStatus) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *StackStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StackStatus) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
 type ServiceStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -919,7 +1145,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_engine_api_cluster_proto_msgTypes[12]
+	mi := &file_engine_api_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1157,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[12]
+	mi := &file_engine_api_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1170,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -1081,7 +1307,7 @@ type ListStacksRequest struct {
 
 func (x *ListStacksRequest) Reset() {
 	*x = ListStacksRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[13]
+	mi := &file_engine_api_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1319,7 @@ func (x *ListStacksRequest) String() string {
 func (*ListStacksRequest) ProtoMessage() {}
 
 func (x *ListStacksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[13]
+	mi := &file_engine_api_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1332,7 @@ func (x *ListStacksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStacksRequest.ProtoReflect.Descriptor instead.
 func (*ListStacksRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 type ListStacksResponse struct {
@@ -1118,7 +1344,7 @@ type ListStacksResponse struct {
 
 func (x *ListStacksResponse) Reset() {
 	*x = ListStacksResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[14]
+	mi := &file_engine_api_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1356,7 @@ func (x *ListStacksResponse) String() string {
 func (*ListStacksResponse) ProtoMessage() {}
 
 func (x *ListStacksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[14]
+	mi := &file_engine_api_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1369,7 @@ func (x *ListStacksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStacksResponse.ProtoReflect.Descriptor instead.
 func (*ListStacksResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListStacksResponse) GetStacks() []*StackStatus {
@@ -1162,7 +1388,7 @@ type ListReleasesRequest struct {
 
 func (x *ListReleasesRequest) Reset() {
 	*x = ListReleasesRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[15]
+	mi := &file_engine_api_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1400,7 @@ func (x *ListReleasesRequest) String() string {
 func (*ListReleasesRequest) ProtoMessage() {}
 
 func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[15]
+	mi := &file_engine_api_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1413,7 @@ func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesRequest.ProtoReflect.Descriptor instead.
 func (*ListReleasesRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListReleasesRequest) GetStack() string {
@@ -1206,7 +1432,7 @@ type ListReleasesResponse struct {
 
 func (x *ListReleasesResponse) Reset() {
 	*x = ListReleasesResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[16]
+	mi := &file_engine_api_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1444,7 @@ func (x *ListReleasesResponse) String() string {
 func (*ListReleasesResponse) ProtoMessage() {}
 
 func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[16]
+	mi := &file_engine_api_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1457,7 @@ func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesResponse.ProtoReflect.Descriptor instead.
 func (*ListReleasesResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListReleasesResponse) GetReleases() []*Release {
@@ -1253,7 +1479,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[17]
+	mi := &file_engine_api_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1491,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[17]
+	mi := &file_engine_api_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1504,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListTasksRequest) GetStack() string {
@@ -1319,7 +1545,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[18]
+	mi := &file_engine_api_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1557,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[18]
+	mi := &file_engine_api_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1570,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1370,7 +1596,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[19]
+	mi := &file_engine_api_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1608,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[19]
+	mi := &file_engine_api_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1621,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListServicesRequest) GetStack() string {
@@ -1414,7 +1640,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[20]
+	mi := &file_engine_api_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1652,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[20]
+	mi := &file_engine_api_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1665,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListServicesResponse) GetStacks() []*StackStatus {
@@ -1457,7 +1683,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[21]
+	mi := &file_engine_api_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1695,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[21]
+	mi := &file_engine_api_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1708,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{21}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 type ListNodesResponse struct {
@@ -1495,7 +1721,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[22]
+	mi := &file_engine_api_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1733,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[22]
+	mi := &file_engine_api_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1746,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{22}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1546,7 +1772,7 @@ type InspectServiceRequest struct {
 
 func (x *InspectServiceRequest) Reset() {
 	*x = InspectServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[23]
+	mi := &file_engine_api_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1784,7 @@ func (x *InspectServiceRequest) String() string {
 func (*InspectServiceRequest) ProtoMessage() {}
 
 func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[23]
+	mi := &file_engine_api_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1797,7 @@ func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceRequest.ProtoReflect.Descriptor instead.
 func (*InspectServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{23}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InspectServiceRequest) GetService() string {
@@ -1594,7 +1820,7 @@ type InspectServiceResponse struct {
 
 func (x *InspectServiceResponse) Reset() {
 	*x = InspectServiceResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[24]
+	mi := &file_engine_api_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1832,7 @@ func (x *InspectServiceResponse) String() string {
 func (*InspectServiceResponse) ProtoMessage() {}
 
 func (x *InspectServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[24]
+	mi := &file_engine_api_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1845,7 @@ func (x *InspectServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceResponse.ProtoReflect.Descriptor instead.
 func (*InspectServiceResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{24}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InspectServiceResponse) GetService() *Service {
@@ -1667,7 +1893,7 @@ type SetStackRequest struct {
 
 func (x *SetStackRequest) Reset() {
 	*x = SetStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	mi := &file_engine_api_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1905,7 @@ func (x *SetStackRequest) String() string {
 func (*SetStackRequest) ProtoMessage() {}
 
 func (x *SetStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	mi := &file_engine_api_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1918,7 @@ func (x *SetStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStackRequest.ProtoReflect.Descriptor instead.
 func (*SetStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{25}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetStackRequest) GetName() string {
@@ -1717,7 +1943,7 @@ type SetStackResponse struct {
 
 func (x *SetStackResponse) Reset() {
 	*x = SetStackResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	mi := &file_engine_api_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1955,7 @@ func (x *SetStackResponse) String() string {
 func (*SetStackResponse) ProtoMessage() {}
 
 func (x *SetStackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	mi := &file_engine_api_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1968,7 @@ func (x *SetStackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStackResponse.ProtoReflect.Descriptor instead.
 func (*SetStackResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{26}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 type RollbackStackRequest struct {
@@ -1755,7 +1981,7 @@ type RollbackStackRequest struct {
 
 func (x *RollbackStackRequest) Reset() {
 	*x = RollbackStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	mi := &file_engine_api_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1993,7 @@ func (x *RollbackStackRequest) String() string {
 func (*RollbackStackRequest) ProtoMessage() {}
 
 func (x *RollbackStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	mi := &file_engine_api_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2006,7 @@ func (x *RollbackStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackStackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{27}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RollbackStackRequest) GetStack() string {
@@ -1807,7 +2033,7 @@ type ScaleServiceRequest struct {
 
 func (x *ScaleServiceRequest) Reset() {
 	*x = ScaleServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	mi := &file_engine_api_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2045,7 @@ func (x *ScaleServiceRequest) String() string {
 func (*ScaleServiceRequest) ProtoMessage() {}
 
 func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	mi := &file_engine_api_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2058,7 @@ func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceRequest.ProtoReflect.Descriptor instead.
 func (*ScaleServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{28}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScaleServiceRequest) GetService() string {
@@ -1858,7 +2084,7 @@ type RestartServiceRequest struct {
 
 func (x *RestartServiceRequest) Reset() {
 	*x = RestartServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	mi := &file_engine_api_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2096,7 @@ func (x *RestartServiceRequest) String() string {
 func (*RestartServiceRequest) ProtoMessage() {}
 
 func (x *RestartServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	mi := &file_engine_api_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2109,7 @@ func (x *RestartServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartServiceRequest.ProtoReflect.Descriptor instead.
 func (*RestartServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{29}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestartServiceRequest) GetService() string {
@@ -1896,14 +2122,14 @@ func (x *RestartServiceRequest) GetService() string {
 type SignalRolloutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Signal        string                 `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"` // pause | resume | abort
+	Signal        string                 `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"` // pause | resume | abort | retry | promote, or what its strategy waits for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignalRolloutRequest) Reset() {
 	*x = SignalRolloutRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	mi := &file_engine_api_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2141,7 @@ func (x *SignalRolloutRequest) String() string {
 func (*SignalRolloutRequest) ProtoMessage() {}
 
 func (x *SignalRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	mi := &file_engine_api_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2154,7 @@ func (x *SignalRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRolloutRequest.ProtoReflect.Descriptor instead.
 func (*SignalRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{30}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SignalRolloutRequest) GetService() string {
@@ -1953,7 +2179,7 @@ type SignalRolloutResponse struct {
 
 func (x *SignalRolloutResponse) Reset() {
 	*x = SignalRolloutResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[31]
+	mi := &file_engine_api_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2191,7 @@ func (x *SignalRolloutResponse) String() string {
 func (*SignalRolloutResponse) ProtoMessage() {}
 
 func (x *SignalRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[31]
+	mi := &file_engine_api_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2204,312 @@ func (x *SignalRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRolloutResponse.ProtoReflect.Descriptor instead.
 func (*SignalRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{31}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{33}
+}
+
+type WatchRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRolloutRequest) Reset() {
+	*x = WatchRolloutRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRolloutRequest) ProtoMessage() {}
+
+func (x *WatchRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRolloutRequest.ProtoReflect.Descriptor instead.
+func (*WatchRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *WatchRolloutRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// RolloutStatus is a service's newest rollout as `orch rollout watch` shows it.
+type RolloutStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Rollout       *Rollout               `protobuf:"bytes,2,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Status        *ServiceStatus         `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	WaitsFor      string                 `protobuf:"bytes,4,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // empty: for nothing
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"` // unset: for ever
+	Slots         []*SlotStatus          `protobuf:"bytes,7,rep,name=slots,proto3" json:"slots,omitempty"`
+	Signals       []*Signal              `protobuf:"bytes,8,rep,name=signals,proto3" json:"signals,omitempty"` // what an operator can do now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutStatus) Reset() {
+	*x = RolloutStatus{}
+	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutStatus) ProtoMessage() {}
+
+func (x *RolloutStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutStatus.ProtoReflect.Descriptor instead.
+func (*RolloutStatus) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RolloutStatus) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RolloutStatus) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetStatus() *ServiceStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+func (x *RolloutStatus) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetSlots() []*SlotStatus {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetSignals() []*Signal {
+	if x != nil {
+		return x.Signals
+	}
+	return nil
+}
+
+type SlotStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // what it should run
+	Task          string                 `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`       // that serves or will
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`       // name
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Ready         bool                   `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
+	Updated       bool                   `protobuf:"varint,8,opt,name=updated,proto3" json:"updated,omitempty"` // it runs the new version
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotStatus) Reset() {
+	*x = SlotStatus{}
+	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotStatus) ProtoMessage() {}
+
+func (x *SlotStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotStatus.ProtoReflect.Descriptor instead.
+func (*SlotStatus) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SlotStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SlotStatus) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *SlotStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SlotStatus) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *SlotStatus) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SlotStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *SlotStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *SlotStatus) GetUpdated() bool {
+	if x != nil {
+		return x.Updated
+	}
+	return false
+}
+
+func (x *SlotStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type Signal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // what it would do
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signal) Reset() {
+	*x = Signal{}
+	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signal) ProtoMessage() {}
+
+func (x *Signal) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signal.ProtoReflect.Descriptor instead.
+func (*Signal) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Signal) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Signal) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
 }
 
 type LogsRequest struct {
@@ -1995,7 +2526,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[32]
+	mi := &file_engine_api_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2538,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[32]
+	mi := &file_engine_api_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2551,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{32}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogsRequest) GetStack() string {
@@ -2075,7 +2606,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[33]
+	mi := &file_engine_api_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2618,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[33]
+	mi := &file_engine_api_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2631,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{33}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *EventsRequest) GetStack() string {
@@ -2136,7 +2667,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	mi := &file_engine_api_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2679,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	mi := &file_engine_api_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2692,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{34}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -2238,7 +2769,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	mi := &file_engine_api_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2781,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	mi := &file_engine_api_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2794,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{35}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PutSecretRequest) GetName() string {
@@ -2296,7 +2827,7 @@ type PutSecretResponse struct {
 
 func (x *PutSecretResponse) Reset() {
 	*x = PutSecretResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	mi := &file_engine_api_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2839,7 @@ func (x *PutSecretResponse) String() string {
 func (*PutSecretResponse) ProtoMessage() {}
 
 func (x *PutSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	mi := &file_engine_api_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2852,7 @@ func (x *PutSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretResponse.ProtoReflect.Descriptor instead.
 func (*PutSecretResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{36}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PutSecretResponse) GetDigest() string {
@@ -2339,7 +2870,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	mi := &file_engine_api_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2882,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	mi := &file_engine_api_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2895,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{37}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 type ListSecretsResponse struct {
@@ -2376,7 +2907,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[38]
+	mi := &file_engine_api_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2919,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[38]
+	mi := &file_engine_api_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2932,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{38}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*SecretValue {
@@ -2420,7 +2951,7 @@ type RemoveSecretRequest struct {
 
 func (x *RemoveSecretRequest) Reset() {
 	*x = RemoveSecretRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[39]
+	mi := &file_engine_api_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2963,7 @@ func (x *RemoveSecretRequest) String() string {
 func (*RemoveSecretRequest) ProtoMessage() {}
 
 func (x *RemoveSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[39]
+	mi := &file_engine_api_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2976,7 @@ func (x *RemoveSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecretRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSecretRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{39}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveSecretRequest) GetName() string {
@@ -2463,7 +2994,7 @@ type RemoveSecretResponse struct {
 
 func (x *RemoveSecretResponse) Reset() {
 	*x = RemoveSecretResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[40]
+	mi := &file_engine_api_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +3006,7 @@ func (x *RemoveSecretResponse) String() string {
 func (*RemoveSecretResponse) ProtoMessage() {}
 
 func (x *RemoveSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[40]
+	mi := &file_engine_api_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +3019,7 @@ func (x *RemoveSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecretResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSecretResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{40}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 type InspectNodeRequest struct {
@@ -2500,7 +3031,7 @@ type InspectNodeRequest struct {
 
 func (x *InspectNodeRequest) Reset() {
 	*x = InspectNodeRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[41]
+	mi := &file_engine_api_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +3043,7 @@ func (x *InspectNodeRequest) String() string {
 func (*InspectNodeRequest) ProtoMessage() {}
 
 func (x *InspectNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[41]
+	mi := &file_engine_api_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +3056,7 @@ func (x *InspectNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectNodeRequest.ProtoReflect.Descriptor instead.
 func (*InspectNodeRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{41}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InspectNodeRequest) GetNode() string {
@@ -2546,7 +3077,7 @@ type InspectNodeResponse struct {
 
 func (x *InspectNodeResponse) Reset() {
 	*x = InspectNodeResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[42]
+	mi := &file_engine_api_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +3089,7 @@ func (x *InspectNodeResponse) String() string {
 func (*InspectNodeResponse) ProtoMessage() {}
 
 func (x *InspectNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[42]
+	mi := &file_engine_api_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +3102,7 @@ func (x *InspectNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectNodeResponse.ProtoReflect.Descriptor instead.
 func (*InspectNodeResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{42}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InspectNodeResponse) GetNode() *Node {
@@ -2608,7 +3139,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[43]
+	mi := &file_engine_api_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +3151,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[43]
+	mi := &file_engine_api_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +3164,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{43}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UpdateNodeRequest) GetNode() string {
@@ -2680,7 +3211,7 @@ type UpdateNodeResponse struct {
 
 func (x *UpdateNodeResponse) Reset() {
 	*x = UpdateNodeResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[44]
+	mi := &file_engine_api_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +3223,7 @@ func (x *UpdateNodeResponse) String() string {
 func (*UpdateNodeResponse) ProtoMessage() {}
 
 func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[44]
+	mi := &file_engine_api_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +3236,7 @@ func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{44}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpdateNodeResponse) GetNode() *Node {
@@ -2725,7 +3256,7 @@ type DeleteNodeRequest struct {
 
 func (x *DeleteNodeRequest) Reset() {
 	*x = DeleteNodeRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[45]
+	mi := &file_engine_api_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +3268,7 @@ func (x *DeleteNodeRequest) String() string {
 func (*DeleteNodeRequest) ProtoMessage() {}
 
 func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[45]
+	mi := &file_engine_api_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +3281,7 @@ func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNodeRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{45}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteNodeRequest) GetNode() string {
@@ -2775,7 +3306,7 @@ type DeleteNodeResponse struct {
 
 func (x *DeleteNodeResponse) Reset() {
 	*x = DeleteNodeResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[46]
+	mi := &file_engine_api_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2787,7 +3318,7 @@ func (x *DeleteNodeResponse) String() string {
 func (*DeleteNodeResponse) ProtoMessage() {}
 
 func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[46]
+	mi := &file_engine_api_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2800,7 +3331,7 @@ func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNodeResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{46}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 type RebalanceRequest struct {
@@ -2813,7 +3344,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[47]
+	mi := &file_engine_api_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +3356,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[47]
+	mi := &file_engine_api_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +3369,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{47}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -2864,7 +3395,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[48]
+	mi := &file_engine_api_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3407,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[48]
+	mi := &file_engine_api_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3420,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{48}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RebalanceResponse) GetMoves() []*Move {
@@ -2912,7 +3443,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_engine_api_cluster_proto_msgTypes[49]
+	mi := &file_engine_api_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3455,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[49]
+	mi := &file_engine_api_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3468,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{49}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Move) GetTaskId() string {
@@ -2979,7 +3510,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[50]
+	mi := &file_engine_api_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3522,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[50]
+	mi := &file_engine_api_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3535,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{50}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -3039,7 +3570,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[51]
+	mi := &file_engine_api_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3582,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[51]
+	mi := &file_engine_api_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3595,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{51}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3103,7 +3634,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[52]
+	mi := &file_engine_api_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3646,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[52]
+	mi := &file_engine_api_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3659,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{52}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AdmitRequest) GetCsr() []byte {
@@ -3188,7 +3719,7 @@ type RotateCARequest struct {
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[53]
+	mi := &file_engine_api_cluster_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3731,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[53]
+	mi := &file_engine_api_cluster_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3744,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{53}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{59}
 }
 
 type RotateCAResponse struct {
@@ -3224,7 +3755,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[54]
+	mi := &file_engine_api_cluster_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3767,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[54]
+	mi := &file_engine_api_cluster_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3780,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{54}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{60}
 }
 
 type AutolockRequest struct {
@@ -3262,7 +3793,7 @@ type AutolockRequest struct {
 
 func (x *AutolockRequest) Reset() {
 	*x = AutolockRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[55]
+	mi := &file_engine_api_cluster_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3805,7 @@ func (x *AutolockRequest) String() string {
 func (*AutolockRequest) ProtoMessage() {}
 
 func (x *AutolockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[55]
+	mi := &file_engine_api_cluster_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3818,7 @@ func (x *AutolockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutolockRequest.ProtoReflect.Descriptor instead.
 func (*AutolockRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{55}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AutolockRequest) GetOff() bool {
@@ -3313,7 +3844,7 @@ type AutolockResponse struct {
 
 func (x *AutolockResponse) Reset() {
 	*x = AutolockResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[56]
+	mi := &file_engine_api_cluster_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3856,7 @@ func (x *AutolockResponse) String() string {
 func (*AutolockResponse) ProtoMessage() {}
 
 func (x *AutolockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[56]
+	mi := &file_engine_api_cluster_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3869,7 @@ func (x *AutolockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutolockResponse.ProtoReflect.Descriptor instead.
 func (*AutolockResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{56}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AutolockResponse) GetKey() string {
@@ -3356,7 +3887,7 @@ type UnlockKeyRequest struct {
 
 func (x *UnlockKeyRequest) Reset() {
 	*x = UnlockKeyRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[57]
+	mi := &file_engine_api_cluster_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3899,7 @@ func (x *UnlockKeyRequest) String() string {
 func (*UnlockKeyRequest) ProtoMessage() {}
 
 func (x *UnlockKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[57]
+	mi := &file_engine_api_cluster_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3912,7 @@ func (x *UnlockKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockKeyRequest.ProtoReflect.Descriptor instead.
 func (*UnlockKeyRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{57}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{63}
 }
 
 type UnlockKeyResponse struct {
@@ -3393,7 +3924,7 @@ type UnlockKeyResponse struct {
 
 func (x *UnlockKeyResponse) Reset() {
 	*x = UnlockKeyResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[58]
+	mi := &file_engine_api_cluster_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3936,7 @@ func (x *UnlockKeyResponse) String() string {
 func (*UnlockKeyResponse) ProtoMessage() {}
 
 func (x *UnlockKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[58]
+	mi := &file_engine_api_cluster_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3949,7 @@ func (x *UnlockKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockKeyResponse.ProtoReflect.Descriptor instead.
 func (*UnlockKeyResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{58}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *UnlockKeyResponse) GetKey() string {
@@ -3440,7 +3971,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[59]
+	mi := &file_engine_api_cluster_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3983,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[59]
+	mi := &file_engine_api_cluster_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +3996,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{59}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AddOperatorRequest) GetName() string {
@@ -3505,7 +4036,7 @@ type RenewOperatorRequest struct {
 
 func (x *RenewOperatorRequest) Reset() {
 	*x = RenewOperatorRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[60]
+	mi := &file_engine_api_cluster_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +4048,7 @@ func (x *RenewOperatorRequest) String() string {
 func (*RenewOperatorRequest) ProtoMessage() {}
 
 func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[60]
+	mi := &file_engine_api_cluster_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +4061,7 @@ func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RenewOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{60}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RenewOperatorRequest) GetCsr() []byte {
@@ -3556,7 +4087,7 @@ type OperatorCredentials struct {
 
 func (x *OperatorCredentials) Reset() {
 	*x = OperatorCredentials{}
-	mi := &file_engine_api_cluster_proto_msgTypes[61]
+	mi := &file_engine_api_cluster_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +4099,7 @@ func (x *OperatorCredentials) String() string {
 func (*OperatorCredentials) ProtoMessage() {}
 
 func (x *OperatorCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[61]
+	mi := &file_engine_api_cluster_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +4112,7 @@ func (x *OperatorCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorCredentials.ProtoReflect.Descriptor instead.
 func (*OperatorCredentials) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{61}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *OperatorCredentials) GetClusterId() string {
@@ -3641,7 +4172,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[62]
+	mi := &file_engine_api_cluster_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +4184,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[62]
+	mi := &file_engine_api_cluster_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +4197,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{62}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{68}
 }
 
 type ListOperatorsResponse struct {
@@ -3678,7 +4209,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[63]
+	mi := &file_engine_api_cluster_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3690,7 +4221,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[63]
+	mi := &file_engine_api_cluster_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3703,7 +4234,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{63}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -3722,7 +4253,7 @@ type DeleteOperatorRequest struct {
 
 func (x *DeleteOperatorRequest) Reset() {
 	*x = DeleteOperatorRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[64]
+	mi := &file_engine_api_cluster_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +4265,7 @@ func (x *DeleteOperatorRequest) String() string {
 func (*DeleteOperatorRequest) ProtoMessage() {}
 
 func (x *DeleteOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[64]
+	mi := &file_engine_api_cluster_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +4278,7 @@ func (x *DeleteOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOperatorRequest.ProtoReflect.Descriptor instead.
 func (*DeleteOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{64}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DeleteOperatorRequest) GetName() string {
@@ -3765,7 +4296,7 @@ type DeleteOperatorResponse struct {
 
 func (x *DeleteOperatorResponse) Reset() {
 	*x = DeleteOperatorResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[65]
+	mi := &file_engine_api_cluster_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +4308,7 @@ func (x *DeleteOperatorResponse) String() string {
 func (*DeleteOperatorResponse) ProtoMessage() {}
 
 func (x *DeleteOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[65]
+	mi := &file_engine_api_cluster_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +4321,7 @@ func (x *DeleteOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOperatorResponse.ProtoReflect.Descriptor instead.
 func (*DeleteOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{65}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{71}
 }
 
 type BackupRequest struct {
@@ -3801,7 +4332,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[66]
+	mi := &file_engine_api_cluster_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3813,7 +4344,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[66]
+	mi := &file_engine_api_cluster_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3826,7 +4357,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{66}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{72}
 }
 
 type BackupChunk struct {
@@ -3838,7 +4369,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_engine_api_cluster_proto_msgTypes[67]
+	mi := &file_engine_api_cluster_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3850,7 +4381,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[67]
+	mi := &file_engine_api_cluster_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3863,7 +4394,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{67}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -3905,14 +4436,34 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\vparams_json\x18\x02 \x01(\tR\n" +
 	"paramsJson\"1\n" +
 	"\fPlanResponse\x12!\n" +
-	"\x04plan\x18\x01 \x01(\v2\r.orch.v1.PlanR\x04plan\"\xcb\x01\n" +
+	"\x04plan\x18\x01 \x01(\v2\r.orch.v1.PlanR\x04plan\"\x82\x03\n" +
 	"\x04Plan\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\x12!\n" +
 	"\fbase_release\x18\x02 \x01(\x04R\vbaseRelease\x12\x1b\n" +
 	"\tspec_hash\x18\x03 \x01(\tR\bspecHash\x12)\n" +
 	"\achanges\x18\x04 \x03(\v2\x0f.orch.v1.ChangeR\achanges\x12&\n" +
 	"\x04spec\x18\x05 \x01(\v2\x12.orch.v1.StackSpecR\x04spec\x12\x1a\n" +
-	"\bwarnings\x18\x06 \x03(\tR\bwarnings\"\xa6\x01\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x1f\n" +
+	"\vbundle_hash\x18\a \x01(\tR\n" +
+	"bundleHash\x12\x1f\n" +
+	"\vparams_json\x18\b \x01(\tR\n" +
+	"paramsJson\x123\n" +
+	"\brollouts\x18\t \x03(\v2\x17.orch.v1.PlannedRolloutR\brollouts\x12*\n" +
+	"\x05tasks\x18\n" +
+	" \x03(\v2\x14.orch.v1.PlannedTaskR\x05tasks\x12\x12\n" +
+	"\x04hash\x18\v \x01(\tR\x04hash\"\xc8\x01\n" +
+	"\x0ePlannedRollout\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
+	"\bstrategy\x18\x02 \x01(\tR\bstrategy\x12\x1d\n" +
+	"\x03ops\x18\x03 \x03(\v2\v.orch.v1.OpR\x03ops\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12/\n" +
+	"\x05takes\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05takes\"i\n" +
+	"\vPlannedTask\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
+	"\breplaces\x18\x04 \x01(\tR\breplaces\"\xa6\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -3924,13 +4475,14 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03old\x18\x02 \x01(\tR\x03old\x12\x10\n" +
 	"\x03new\x18\x03 \x01(\tR\x03new\x12\x16\n" +
-	"\x06origin\x18\x04 \x01(\tR\x06origin\"\x98\x01\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\"\xb5\x01\n" +
 	"\fApplyRequest\x12'\n" +
 	"\x06bundle\x18\x01 \x01(\v2\x0f.orch.v1.BundleR\x06bundle\x12\x1f\n" +
 	"\vparams_json\x18\x02 \x01(\tR\n" +
 	"paramsJson\x12!\n" +
 	"\fbase_release\x18\x03 \x01(\x04R\vbaseRelease\x12\x1b\n" +
-	"\tspec_hash\x18\x04 \x01(\tR\bspecHash\"\xa0\x01\n" +
+	"\tspec_hash\x18\x04 \x01(\tR\bspecHash\x12\x1b\n" +
+	"\tplan_hash\x18\x05 \x01(\tR\bplanHash\"\xa0\x01\n" +
 	"\rApplyResponse\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\x04R\arelease\x12\x18\n" +
@@ -3938,7 +4490,7 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\achanges\x18\x04 \x03(\v2\x0f.orch.v1.ChangeR\achanges\x12\x1a\n" +
 	"\bwarnings\x18\x05 \x03(\tR\bwarnings\")\n" +
 	"\x11WatchStackRequest\x12\x14\n" +
-	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xdb\x01\n" +
+	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xa3\x02\n" +
 	"\vStackStatus\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\x04R\arelease\x12\x1c\n" +
@@ -3946,7 +4498,11 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\bR\x06failed\x122\n" +
 	"\bservices\x18\x05 \x03(\v2\x16.orch.v1.ServiceStatusR\bservices\x12\x18\n" +
 	"\astopped\x18\x06 \x01(\bR\astopped\x12\x18\n" +
-	"\aremoved\x18\a \x01(\bR\aremoved\"\x9c\x04\n" +
+	"\aremoved\x18\a \x01(\bR\aremoved\x12\x18\n" +
+	"\aoutcome\x18\b \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x14\n" +
+	"\x05phase\x18\n" +
+	" \x01(\tR\x05phase\"\x9c\x04\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x14\n" +
@@ -4017,7 +4573,32 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x14SignalRolloutRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\"\x17\n" +
-	"\x15SignalRolloutResponse\"\xaf\x01\n" +
+	"\x15SignalRolloutResponse\"/\n" +
+	"\x13WatchRolloutRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\xdc\x02\n" +
+	"\rRolloutStatus\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12*\n" +
+	"\arollout\x18\x02 \x01(\v2\x10.orch.v1.RolloutR\arollout\x12.\n" +
+	"\x06status\x18\x03 \x01(\v2\x16.orch.v1.ServiceStatusR\x06status\x12\x1b\n" +
+	"\twaits_for\x18\x04 \x01(\tR\bwaitsFor\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
+	"\x05slots\x18\a \x03(\v2\x13.orch.v1.SlotStatusR\x05slots\x12)\n" +
+	"\asignals\x18\b \x03(\v2\x0f.orch.v1.SignalR\asignals\"\xd2\x01\n" +
+	"\n" +
+	"SlotStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x12\n" +
+	"\x04task\x18\x04 \x01(\tR\x04task\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x14\n" +
+	"\x05ready\x18\a \x01(\bR\x05ready\x12\x18\n" +
+	"\aupdated\x18\b \x01(\bR\aupdated\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\"0\n" +
+	"\x06Signal\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xaf\x01\n" +
 	"\vLogsRequest\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
@@ -4135,7 +4716,7 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x16DeleteOperatorResponse\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xb1\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xf9\x12\n" +
 	"\x0eClusterService\x123\n" +
 	"\x04Info\x12\x14.orch.v1.InfoRequest\x1a\x15.orch.v1.InfoResponse\x123\n" +
 	"\x04Plan\x12\x14.orch.v1.PlanRequest\x1a\x15.orch.v1.PlanResponse\x126\n" +
@@ -4153,7 +4734,8 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\rRollbackStack\x12\x1d.orch.v1.RollbackStackRequest\x1a\x16.orch.v1.ApplyResponse\x12D\n" +
 	"\fScaleService\x12\x1c.orch.v1.ScaleServiceRequest\x1a\x16.orch.v1.ApplyResponse\x12H\n" +
 	"\x0eRestartService\x12\x1e.orch.v1.RestartServiceRequest\x1a\x16.orch.v1.ApplyResponse\x12N\n" +
-	"\rSignalRollout\x12\x1d.orch.v1.SignalRolloutRequest\x1a\x1e.orch.v1.SignalRolloutResponse\x121\n" +
+	"\rSignalRollout\x12\x1d.orch.v1.SignalRolloutRequest\x1a\x1e.orch.v1.SignalRolloutResponse\x12F\n" +
+	"\fWatchRollout\x12\x1c.orch.v1.WatchRolloutRequest\x1a\x16.orch.v1.RolloutStatus0\x01\x121\n" +
 	"\x04Logs\x12\x14.orch.v1.LogsRequest\x1a\x11.orch.v1.LogBatch0\x01\x122\n" +
 	"\x06Events\x12\x16.orch.v1.EventsRequest\x1a\x0e.orch.v1.Event0\x01\x12B\n" +
 	"\tPutSecret\x12\x19.orch.v1.PutSecretRequest\x1a\x1a.orch.v1.PutSecretResponse\x12H\n" +
@@ -4188,7 +4770,7 @@ func file_engine_api_cluster_proto_rawDescGZIP() []byte {
 	return file_engine_api_cluster_proto_rawDescData
 }
 
-var file_engine_api_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_engine_api_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_engine_api_cluster_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: orch.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: orch.v1.InfoResponse
@@ -4196,205 +4778,224 @@ var file_engine_api_cluster_proto_goTypes = []any{
 	(*PlanRequest)(nil),            // 3: orch.v1.PlanRequest
 	(*PlanResponse)(nil),           // 4: orch.v1.PlanResponse
 	(*Plan)(nil),                   // 5: orch.v1.Plan
-	(*Change)(nil),                 // 6: orch.v1.Change
-	(*FieldChange)(nil),            // 7: orch.v1.FieldChange
-	(*ApplyRequest)(nil),           // 8: orch.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 9: orch.v1.ApplyResponse
-	(*WatchStackRequest)(nil),      // 10: orch.v1.WatchStackRequest
-	(*StackStatus)(nil),            // 11: orch.v1.StackStatus
-	(*ServiceStatus)(nil),          // 12: orch.v1.ServiceStatus
-	(*ListStacksRequest)(nil),      // 13: orch.v1.ListStacksRequest
-	(*ListStacksResponse)(nil),     // 14: orch.v1.ListStacksResponse
-	(*ListReleasesRequest)(nil),    // 15: orch.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil),   // 16: orch.v1.ListReleasesResponse
-	(*ListTasksRequest)(nil),       // 17: orch.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 18: orch.v1.ListTasksResponse
-	(*ListServicesRequest)(nil),    // 19: orch.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),   // 20: orch.v1.ListServicesResponse
-	(*ListNodesRequest)(nil),       // 21: orch.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 22: orch.v1.ListNodesResponse
-	(*InspectServiceRequest)(nil),  // 23: orch.v1.InspectServiceRequest
-	(*InspectServiceResponse)(nil), // 24: orch.v1.InspectServiceResponse
-	(*SetStackRequest)(nil),        // 25: orch.v1.SetStackRequest
-	(*SetStackResponse)(nil),       // 26: orch.v1.SetStackResponse
-	(*RollbackStackRequest)(nil),   // 27: orch.v1.RollbackStackRequest
-	(*ScaleServiceRequest)(nil),    // 28: orch.v1.ScaleServiceRequest
-	(*RestartServiceRequest)(nil),  // 29: orch.v1.RestartServiceRequest
-	(*SignalRolloutRequest)(nil),   // 30: orch.v1.SignalRolloutRequest
-	(*SignalRolloutResponse)(nil),  // 31: orch.v1.SignalRolloutResponse
-	(*LogsRequest)(nil),            // 32: orch.v1.LogsRequest
-	(*EventsRequest)(nil),          // 33: orch.v1.EventsRequest
-	(*Event)(nil),                  // 34: orch.v1.Event
-	(*PutSecretRequest)(nil),       // 35: orch.v1.PutSecretRequest
-	(*PutSecretResponse)(nil),      // 36: orch.v1.PutSecretResponse
-	(*ListSecretsRequest)(nil),     // 37: orch.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),    // 38: orch.v1.ListSecretsResponse
-	(*RemoveSecretRequest)(nil),    // 39: orch.v1.RemoveSecretRequest
-	(*RemoveSecretResponse)(nil),   // 40: orch.v1.RemoveSecretResponse
-	(*InspectNodeRequest)(nil),     // 41: orch.v1.InspectNodeRequest
-	(*InspectNodeResponse)(nil),    // 42: orch.v1.InspectNodeResponse
-	(*UpdateNodeRequest)(nil),      // 43: orch.v1.UpdateNodeRequest
-	(*UpdateNodeResponse)(nil),     // 44: orch.v1.UpdateNodeResponse
-	(*DeleteNodeRequest)(nil),      // 45: orch.v1.DeleteNodeRequest
-	(*DeleteNodeResponse)(nil),     // 46: orch.v1.DeleteNodeResponse
-	(*RebalanceRequest)(nil),       // 47: orch.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),      // 48: orch.v1.RebalanceResponse
-	(*Move)(nil),                   // 49: orch.v1.Move
-	(*CreateTokenRequest)(nil),     // 50: orch.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 51: orch.v1.CreateTokenResponse
-	(*AdmitRequest)(nil),           // 52: orch.v1.AdmitRequest
-	(*RotateCARequest)(nil),        // 53: orch.v1.RotateCARequest
-	(*RotateCAResponse)(nil),       // 54: orch.v1.RotateCAResponse
-	(*AutolockRequest)(nil),        // 55: orch.v1.AutolockRequest
-	(*AutolockResponse)(nil),       // 56: orch.v1.AutolockResponse
-	(*UnlockKeyRequest)(nil),       // 57: orch.v1.UnlockKeyRequest
-	(*UnlockKeyResponse)(nil),      // 58: orch.v1.UnlockKeyResponse
-	(*AddOperatorRequest)(nil),     // 59: orch.v1.AddOperatorRequest
-	(*RenewOperatorRequest)(nil),   // 60: orch.v1.RenewOperatorRequest
-	(*OperatorCredentials)(nil),    // 61: orch.v1.OperatorCredentials
-	(*ListOperatorsRequest)(nil),   // 62: orch.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),  // 63: orch.v1.ListOperatorsResponse
-	(*DeleteOperatorRequest)(nil),  // 64: orch.v1.DeleteOperatorRequest
-	(*DeleteOperatorResponse)(nil), // 65: orch.v1.DeleteOperatorResponse
-	(*BackupRequest)(nil),          // 66: orch.v1.BackupRequest
-	(*BackupChunk)(nil),            // 67: orch.v1.BackupChunk
-	nil,                            // 68: orch.v1.ListTasksResponse.NodeNamesEntry
-	nil,                            // 69: orch.v1.UpdateNodeRequest.LabelsEntry
-	nil,                            // 70: orch.v1.AdmitRequest.LabelsEntry
-	(*Cluster)(nil),                // 71: orch.v1.Cluster
-	(*timestamppb.Timestamp)(nil),  // 72: google.protobuf.Timestamp
-	(*Bundle)(nil),                 // 73: orch.v1.Bundle
-	(*StackSpec)(nil),              // 74: orch.v1.StackSpec
-	(*Rollout)(nil),                // 75: orch.v1.Rollout
-	(*PortSpec)(nil),               // 76: orch.v1.PortSpec
-	(*Release)(nil),                // 77: orch.v1.Release
-	(*Task)(nil),                   // 78: orch.v1.Task
-	(*Node)(nil),                   // 79: orch.v1.Node
-	(*Service)(nil),                // 80: orch.v1.Service
-	(*Slot)(nil),                   // 81: orch.v1.Slot
-	(*SecretValue)(nil),            // 82: orch.v1.SecretValue
-	(*durationpb.Duration)(nil),    // 83: google.protobuf.Duration
-	(*Peer)(nil),                   // 84: orch.v1.Peer
-	(*Operator)(nil),               // 85: orch.v1.Operator
-	(*LogBatch)(nil),               // 86: orch.v1.LogBatch
-	(*Membership)(nil),             // 87: orch.v1.Membership
+	(*PlannedRollout)(nil),         // 6: orch.v1.PlannedRollout
+	(*PlannedTask)(nil),            // 7: orch.v1.PlannedTask
+	(*Change)(nil),                 // 8: orch.v1.Change
+	(*FieldChange)(nil),            // 9: orch.v1.FieldChange
+	(*ApplyRequest)(nil),           // 10: orch.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 11: orch.v1.ApplyResponse
+	(*WatchStackRequest)(nil),      // 12: orch.v1.WatchStackRequest
+	(*StackStatus)(nil),            // 13: orch.v1.StackStatus
+	(*ServiceStatus)(nil),          // 14: orch.v1.ServiceStatus
+	(*ListStacksRequest)(nil),      // 15: orch.v1.ListStacksRequest
+	(*ListStacksResponse)(nil),     // 16: orch.v1.ListStacksResponse
+	(*ListReleasesRequest)(nil),    // 17: orch.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),   // 18: orch.v1.ListReleasesResponse
+	(*ListTasksRequest)(nil),       // 19: orch.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 20: orch.v1.ListTasksResponse
+	(*ListServicesRequest)(nil),    // 21: orch.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),   // 22: orch.v1.ListServicesResponse
+	(*ListNodesRequest)(nil),       // 23: orch.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 24: orch.v1.ListNodesResponse
+	(*InspectServiceRequest)(nil),  // 25: orch.v1.InspectServiceRequest
+	(*InspectServiceResponse)(nil), // 26: orch.v1.InspectServiceResponse
+	(*SetStackRequest)(nil),        // 27: orch.v1.SetStackRequest
+	(*SetStackResponse)(nil),       // 28: orch.v1.SetStackResponse
+	(*RollbackStackRequest)(nil),   // 29: orch.v1.RollbackStackRequest
+	(*ScaleServiceRequest)(nil),    // 30: orch.v1.ScaleServiceRequest
+	(*RestartServiceRequest)(nil),  // 31: orch.v1.RestartServiceRequest
+	(*SignalRolloutRequest)(nil),   // 32: orch.v1.SignalRolloutRequest
+	(*SignalRolloutResponse)(nil),  // 33: orch.v1.SignalRolloutResponse
+	(*WatchRolloutRequest)(nil),    // 34: orch.v1.WatchRolloutRequest
+	(*RolloutStatus)(nil),          // 35: orch.v1.RolloutStatus
+	(*SlotStatus)(nil),             // 36: orch.v1.SlotStatus
+	(*Signal)(nil),                 // 37: orch.v1.Signal
+	(*LogsRequest)(nil),            // 38: orch.v1.LogsRequest
+	(*EventsRequest)(nil),          // 39: orch.v1.EventsRequest
+	(*Event)(nil),                  // 40: orch.v1.Event
+	(*PutSecretRequest)(nil),       // 41: orch.v1.PutSecretRequest
+	(*PutSecretResponse)(nil),      // 42: orch.v1.PutSecretResponse
+	(*ListSecretsRequest)(nil),     // 43: orch.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),    // 44: orch.v1.ListSecretsResponse
+	(*RemoveSecretRequest)(nil),    // 45: orch.v1.RemoveSecretRequest
+	(*RemoveSecretResponse)(nil),   // 46: orch.v1.RemoveSecretResponse
+	(*InspectNodeRequest)(nil),     // 47: orch.v1.InspectNodeRequest
+	(*InspectNodeResponse)(nil),    // 48: orch.v1.InspectNodeResponse
+	(*UpdateNodeRequest)(nil),      // 49: orch.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),     // 50: orch.v1.UpdateNodeResponse
+	(*DeleteNodeRequest)(nil),      // 51: orch.v1.DeleteNodeRequest
+	(*DeleteNodeResponse)(nil),     // 52: orch.v1.DeleteNodeResponse
+	(*RebalanceRequest)(nil),       // 53: orch.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),      // 54: orch.v1.RebalanceResponse
+	(*Move)(nil),                   // 55: orch.v1.Move
+	(*CreateTokenRequest)(nil),     // 56: orch.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 57: orch.v1.CreateTokenResponse
+	(*AdmitRequest)(nil),           // 58: orch.v1.AdmitRequest
+	(*RotateCARequest)(nil),        // 59: orch.v1.RotateCARequest
+	(*RotateCAResponse)(nil),       // 60: orch.v1.RotateCAResponse
+	(*AutolockRequest)(nil),        // 61: orch.v1.AutolockRequest
+	(*AutolockResponse)(nil),       // 62: orch.v1.AutolockResponse
+	(*UnlockKeyRequest)(nil),       // 63: orch.v1.UnlockKeyRequest
+	(*UnlockKeyResponse)(nil),      // 64: orch.v1.UnlockKeyResponse
+	(*AddOperatorRequest)(nil),     // 65: orch.v1.AddOperatorRequest
+	(*RenewOperatorRequest)(nil),   // 66: orch.v1.RenewOperatorRequest
+	(*OperatorCredentials)(nil),    // 67: orch.v1.OperatorCredentials
+	(*ListOperatorsRequest)(nil),   // 68: orch.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),  // 69: orch.v1.ListOperatorsResponse
+	(*DeleteOperatorRequest)(nil),  // 70: orch.v1.DeleteOperatorRequest
+	(*DeleteOperatorResponse)(nil), // 71: orch.v1.DeleteOperatorResponse
+	(*BackupRequest)(nil),          // 72: orch.v1.BackupRequest
+	(*BackupChunk)(nil),            // 73: orch.v1.BackupChunk
+	nil,                            // 74: orch.v1.ListTasksResponse.NodeNamesEntry
+	nil,                            // 75: orch.v1.UpdateNodeRequest.LabelsEntry
+	nil,                            // 76: orch.v1.AdmitRequest.LabelsEntry
+	(*Cluster)(nil),                // 77: orch.v1.Cluster
+	(*timestamppb.Timestamp)(nil),  // 78: google.protobuf.Timestamp
+	(*Bundle)(nil),                 // 79: orch.v1.Bundle
+	(*StackSpec)(nil),              // 80: orch.v1.StackSpec
+	(*Op)(nil),                     // 81: orch.v1.Op
+	(*durationpb.Duration)(nil),    // 82: google.protobuf.Duration
+	(*Rollout)(nil),                // 83: orch.v1.Rollout
+	(*PortSpec)(nil),               // 84: orch.v1.PortSpec
+	(*Release)(nil),                // 85: orch.v1.Release
+	(*Task)(nil),                   // 86: orch.v1.Task
+	(*Node)(nil),                   // 87: orch.v1.Node
+	(*Service)(nil),                // 88: orch.v1.Service
+	(*Slot)(nil),                   // 89: orch.v1.Slot
+	(*SecretValue)(nil),            // 90: orch.v1.SecretValue
+	(*Peer)(nil),                   // 91: orch.v1.Peer
+	(*Operator)(nil),               // 92: orch.v1.Operator
+	(*LogBatch)(nil),               // 93: orch.v1.LogBatch
+	(*Membership)(nil),             // 94: orch.v1.Membership
 }
 var file_engine_api_cluster_proto_depIdxs = []int32{
-	71, // 0: orch.v1.InfoResponse.cluster:type_name -> orch.v1.Cluster
+	77, // 0: orch.v1.InfoResponse.cluster:type_name -> orch.v1.Cluster
 	2,  // 1: orch.v1.InfoResponse.engines:type_name -> orch.v1.EngineStatus
-	72, // 2: orch.v1.EngineStatus.heard:type_name -> google.protobuf.Timestamp
-	73, // 3: orch.v1.PlanRequest.bundle:type_name -> orch.v1.Bundle
+	78, // 2: orch.v1.EngineStatus.heard:type_name -> google.protobuf.Timestamp
+	79, // 3: orch.v1.PlanRequest.bundle:type_name -> orch.v1.Bundle
 	5,  // 4: orch.v1.PlanResponse.plan:type_name -> orch.v1.Plan
-	6,  // 5: orch.v1.Plan.changes:type_name -> orch.v1.Change
-	74, // 6: orch.v1.Plan.spec:type_name -> orch.v1.StackSpec
-	7,  // 7: orch.v1.Change.fields:type_name -> orch.v1.FieldChange
-	73, // 8: orch.v1.ApplyRequest.bundle:type_name -> orch.v1.Bundle
-	6,  // 9: orch.v1.ApplyResponse.changes:type_name -> orch.v1.Change
-	12, // 10: orch.v1.StackStatus.services:type_name -> orch.v1.ServiceStatus
-	75, // 11: orch.v1.ServiceStatus.rollout:type_name -> orch.v1.Rollout
-	76, // 12: orch.v1.ServiceStatus.ports:type_name -> orch.v1.PortSpec
-	72, // 13: orch.v1.ServiceStatus.since:type_name -> google.protobuf.Timestamp
-	72, // 14: orch.v1.ServiceStatus.deadline:type_name -> google.protobuf.Timestamp
-	11, // 15: orch.v1.ListStacksResponse.stacks:type_name -> orch.v1.StackStatus
-	77, // 16: orch.v1.ListReleasesResponse.releases:type_name -> orch.v1.Release
-	78, // 17: orch.v1.ListTasksResponse.tasks:type_name -> orch.v1.Task
-	68, // 18: orch.v1.ListTasksResponse.node_names:type_name -> orch.v1.ListTasksResponse.NodeNamesEntry
-	11, // 19: orch.v1.ListServicesResponse.stacks:type_name -> orch.v1.StackStatus
-	79, // 20: orch.v1.ListNodesResponse.nodes:type_name -> orch.v1.Node
-	80, // 21: orch.v1.InspectServiceResponse.service:type_name -> orch.v1.Service
-	12, // 22: orch.v1.InspectServiceResponse.status:type_name -> orch.v1.ServiceStatus
-	81, // 23: orch.v1.InspectServiceResponse.slots:type_name -> orch.v1.Slot
-	78, // 24: orch.v1.InspectServiceResponse.tasks:type_name -> orch.v1.Task
-	75, // 25: orch.v1.InspectServiceResponse.rollouts:type_name -> orch.v1.Rollout
-	72, // 26: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	72, // 27: orch.v1.Event.time:type_name -> google.protobuf.Timestamp
-	82, // 28: orch.v1.ListSecretsResponse.secrets:type_name -> orch.v1.SecretValue
-	79, // 29: orch.v1.InspectNodeResponse.node:type_name -> orch.v1.Node
-	78, // 30: orch.v1.InspectNodeResponse.tasks:type_name -> orch.v1.Task
-	2,  // 31: orch.v1.InspectNodeResponse.engine:type_name -> orch.v1.EngineStatus
-	69, // 32: orch.v1.UpdateNodeRequest.labels:type_name -> orch.v1.UpdateNodeRequest.LabelsEntry
-	79, // 33: orch.v1.UpdateNodeResponse.node:type_name -> orch.v1.Node
-	49, // 34: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
-	83, // 35: orch.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	84, // 36: orch.v1.CreateTokenResponse.engines:type_name -> orch.v1.Peer
-	72, // 37: orch.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	70, // 38: orch.v1.AdmitRequest.labels:type_name -> orch.v1.AdmitRequest.LabelsEntry
-	83, // 39: orch.v1.AddOperatorRequest.valid:type_name -> google.protobuf.Duration
-	84, // 40: orch.v1.OperatorCredentials.engines:type_name -> orch.v1.Peer
-	85, // 41: orch.v1.ListOperatorsResponse.operators:type_name -> orch.v1.Operator
-	0,  // 42: orch.v1.ClusterService.Info:input_type -> orch.v1.InfoRequest
-	3,  // 43: orch.v1.ClusterService.Plan:input_type -> orch.v1.PlanRequest
-	8,  // 44: orch.v1.ClusterService.Apply:input_type -> orch.v1.ApplyRequest
-	10, // 45: orch.v1.ClusterService.WatchStack:input_type -> orch.v1.WatchStackRequest
-	13, // 46: orch.v1.ClusterService.ListStacks:input_type -> orch.v1.ListStacksRequest
-	15, // 47: orch.v1.ClusterService.ListReleases:input_type -> orch.v1.ListReleasesRequest
-	17, // 48: orch.v1.ClusterService.ListTasks:input_type -> orch.v1.ListTasksRequest
-	19, // 49: orch.v1.ClusterService.ListServices:input_type -> orch.v1.ListServicesRequest
-	21, // 50: orch.v1.ClusterService.ListNodes:input_type -> orch.v1.ListNodesRequest
-	23, // 51: orch.v1.ClusterService.InspectService:input_type -> orch.v1.InspectServiceRequest
-	25, // 52: orch.v1.ClusterService.SetStack:input_type -> orch.v1.SetStackRequest
-	27, // 53: orch.v1.ClusterService.RollbackStack:input_type -> orch.v1.RollbackStackRequest
-	28, // 54: orch.v1.ClusterService.ScaleService:input_type -> orch.v1.ScaleServiceRequest
-	29, // 55: orch.v1.ClusterService.RestartService:input_type -> orch.v1.RestartServiceRequest
-	30, // 56: orch.v1.ClusterService.SignalRollout:input_type -> orch.v1.SignalRolloutRequest
-	32, // 57: orch.v1.ClusterService.Logs:input_type -> orch.v1.LogsRequest
-	33, // 58: orch.v1.ClusterService.Events:input_type -> orch.v1.EventsRequest
-	35, // 59: orch.v1.ClusterService.PutSecret:input_type -> orch.v1.PutSecretRequest
-	37, // 60: orch.v1.ClusterService.ListSecrets:input_type -> orch.v1.ListSecretsRequest
-	39, // 61: orch.v1.ClusterService.RemoveSecret:input_type -> orch.v1.RemoveSecretRequest
-	41, // 62: orch.v1.ClusterService.InspectNode:input_type -> orch.v1.InspectNodeRequest
-	43, // 63: orch.v1.ClusterService.UpdateNode:input_type -> orch.v1.UpdateNodeRequest
-	45, // 64: orch.v1.ClusterService.DeleteNode:input_type -> orch.v1.DeleteNodeRequest
-	47, // 65: orch.v1.ClusterService.Rebalance:input_type -> orch.v1.RebalanceRequest
-	50, // 66: orch.v1.ClusterService.CreateToken:input_type -> orch.v1.CreateTokenRequest
-	52, // 67: orch.v1.ClusterService.Admit:input_type -> orch.v1.AdmitRequest
-	53, // 68: orch.v1.ClusterService.RotateCA:input_type -> orch.v1.RotateCARequest
-	55, // 69: orch.v1.ClusterService.Autolock:input_type -> orch.v1.AutolockRequest
-	57, // 70: orch.v1.ClusterService.UnlockKey:input_type -> orch.v1.UnlockKeyRequest
-	59, // 71: orch.v1.ClusterService.AddOperator:input_type -> orch.v1.AddOperatorRequest
-	62, // 72: orch.v1.ClusterService.ListOperators:input_type -> orch.v1.ListOperatorsRequest
-	64, // 73: orch.v1.ClusterService.DeleteOperator:input_type -> orch.v1.DeleteOperatorRequest
-	60, // 74: orch.v1.ClusterService.RenewOperator:input_type -> orch.v1.RenewOperatorRequest
-	66, // 75: orch.v1.ClusterService.Backup:input_type -> orch.v1.BackupRequest
-	1,  // 76: orch.v1.ClusterService.Info:output_type -> orch.v1.InfoResponse
-	4,  // 77: orch.v1.ClusterService.Plan:output_type -> orch.v1.PlanResponse
-	9,  // 78: orch.v1.ClusterService.Apply:output_type -> orch.v1.ApplyResponse
-	11, // 79: orch.v1.ClusterService.WatchStack:output_type -> orch.v1.StackStatus
-	14, // 80: orch.v1.ClusterService.ListStacks:output_type -> orch.v1.ListStacksResponse
-	16, // 81: orch.v1.ClusterService.ListReleases:output_type -> orch.v1.ListReleasesResponse
-	18, // 82: orch.v1.ClusterService.ListTasks:output_type -> orch.v1.ListTasksResponse
-	20, // 83: orch.v1.ClusterService.ListServices:output_type -> orch.v1.ListServicesResponse
-	22, // 84: orch.v1.ClusterService.ListNodes:output_type -> orch.v1.ListNodesResponse
-	24, // 85: orch.v1.ClusterService.InspectService:output_type -> orch.v1.InspectServiceResponse
-	26, // 86: orch.v1.ClusterService.SetStack:output_type -> orch.v1.SetStackResponse
-	9,  // 87: orch.v1.ClusterService.RollbackStack:output_type -> orch.v1.ApplyResponse
-	9,  // 88: orch.v1.ClusterService.ScaleService:output_type -> orch.v1.ApplyResponse
-	9,  // 89: orch.v1.ClusterService.RestartService:output_type -> orch.v1.ApplyResponse
-	31, // 90: orch.v1.ClusterService.SignalRollout:output_type -> orch.v1.SignalRolloutResponse
-	86, // 91: orch.v1.ClusterService.Logs:output_type -> orch.v1.LogBatch
-	34, // 92: orch.v1.ClusterService.Events:output_type -> orch.v1.Event
-	36, // 93: orch.v1.ClusterService.PutSecret:output_type -> orch.v1.PutSecretResponse
-	38, // 94: orch.v1.ClusterService.ListSecrets:output_type -> orch.v1.ListSecretsResponse
-	40, // 95: orch.v1.ClusterService.RemoveSecret:output_type -> orch.v1.RemoveSecretResponse
-	42, // 96: orch.v1.ClusterService.InspectNode:output_type -> orch.v1.InspectNodeResponse
-	44, // 97: orch.v1.ClusterService.UpdateNode:output_type -> orch.v1.UpdateNodeResponse
-	46, // 98: orch.v1.ClusterService.DeleteNode:output_type -> orch.v1.DeleteNodeResponse
-	48, // 99: orch.v1.ClusterService.Rebalance:output_type -> orch.v1.RebalanceResponse
-	51, // 100: orch.v1.ClusterService.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	87, // 101: orch.v1.ClusterService.Admit:output_type -> orch.v1.Membership
-	54, // 102: orch.v1.ClusterService.RotateCA:output_type -> orch.v1.RotateCAResponse
-	56, // 103: orch.v1.ClusterService.Autolock:output_type -> orch.v1.AutolockResponse
-	58, // 104: orch.v1.ClusterService.UnlockKey:output_type -> orch.v1.UnlockKeyResponse
-	61, // 105: orch.v1.ClusterService.AddOperator:output_type -> orch.v1.OperatorCredentials
-	63, // 106: orch.v1.ClusterService.ListOperators:output_type -> orch.v1.ListOperatorsResponse
-	65, // 107: orch.v1.ClusterService.DeleteOperator:output_type -> orch.v1.DeleteOperatorResponse
-	61, // 108: orch.v1.ClusterService.RenewOperator:output_type -> orch.v1.OperatorCredentials
-	67, // 109: orch.v1.ClusterService.Backup:output_type -> orch.v1.BackupChunk
-	76, // [76:110] is the sub-list for method output_type
-	42, // [42:76] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	8,  // 5: orch.v1.Plan.changes:type_name -> orch.v1.Change
+	80, // 6: orch.v1.Plan.spec:type_name -> orch.v1.StackSpec
+	6,  // 7: orch.v1.Plan.rollouts:type_name -> orch.v1.PlannedRollout
+	7,  // 8: orch.v1.Plan.tasks:type_name -> orch.v1.PlannedTask
+	81, // 9: orch.v1.PlannedRollout.ops:type_name -> orch.v1.Op
+	82, // 10: orch.v1.PlannedRollout.takes:type_name -> google.protobuf.Duration
+	9,  // 11: orch.v1.Change.fields:type_name -> orch.v1.FieldChange
+	79, // 12: orch.v1.ApplyRequest.bundle:type_name -> orch.v1.Bundle
+	8,  // 13: orch.v1.ApplyResponse.changes:type_name -> orch.v1.Change
+	14, // 14: orch.v1.StackStatus.services:type_name -> orch.v1.ServiceStatus
+	83, // 15: orch.v1.ServiceStatus.rollout:type_name -> orch.v1.Rollout
+	84, // 16: orch.v1.ServiceStatus.ports:type_name -> orch.v1.PortSpec
+	78, // 17: orch.v1.ServiceStatus.since:type_name -> google.protobuf.Timestamp
+	78, // 18: orch.v1.ServiceStatus.deadline:type_name -> google.protobuf.Timestamp
+	13, // 19: orch.v1.ListStacksResponse.stacks:type_name -> orch.v1.StackStatus
+	85, // 20: orch.v1.ListReleasesResponse.releases:type_name -> orch.v1.Release
+	86, // 21: orch.v1.ListTasksResponse.tasks:type_name -> orch.v1.Task
+	74, // 22: orch.v1.ListTasksResponse.node_names:type_name -> orch.v1.ListTasksResponse.NodeNamesEntry
+	13, // 23: orch.v1.ListServicesResponse.stacks:type_name -> orch.v1.StackStatus
+	87, // 24: orch.v1.ListNodesResponse.nodes:type_name -> orch.v1.Node
+	88, // 25: orch.v1.InspectServiceResponse.service:type_name -> orch.v1.Service
+	14, // 26: orch.v1.InspectServiceResponse.status:type_name -> orch.v1.ServiceStatus
+	89, // 27: orch.v1.InspectServiceResponse.slots:type_name -> orch.v1.Slot
+	86, // 28: orch.v1.InspectServiceResponse.tasks:type_name -> orch.v1.Task
+	83, // 29: orch.v1.InspectServiceResponse.rollouts:type_name -> orch.v1.Rollout
+	83, // 30: orch.v1.RolloutStatus.rollout:type_name -> orch.v1.Rollout
+	14, // 31: orch.v1.RolloutStatus.status:type_name -> orch.v1.ServiceStatus
+	78, // 32: orch.v1.RolloutStatus.since:type_name -> google.protobuf.Timestamp
+	78, // 33: orch.v1.RolloutStatus.until:type_name -> google.protobuf.Timestamp
+	36, // 34: orch.v1.RolloutStatus.slots:type_name -> orch.v1.SlotStatus
+	37, // 35: orch.v1.RolloutStatus.signals:type_name -> orch.v1.Signal
+	78, // 36: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 37: orch.v1.Event.time:type_name -> google.protobuf.Timestamp
+	90, // 38: orch.v1.ListSecretsResponse.secrets:type_name -> orch.v1.SecretValue
+	87, // 39: orch.v1.InspectNodeResponse.node:type_name -> orch.v1.Node
+	86, // 40: orch.v1.InspectNodeResponse.tasks:type_name -> orch.v1.Task
+	2,  // 41: orch.v1.InspectNodeResponse.engine:type_name -> orch.v1.EngineStatus
+	75, // 42: orch.v1.UpdateNodeRequest.labels:type_name -> orch.v1.UpdateNodeRequest.LabelsEntry
+	87, // 43: orch.v1.UpdateNodeResponse.node:type_name -> orch.v1.Node
+	55, // 44: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
+	82, // 45: orch.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	91, // 46: orch.v1.CreateTokenResponse.engines:type_name -> orch.v1.Peer
+	78, // 47: orch.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	76, // 48: orch.v1.AdmitRequest.labels:type_name -> orch.v1.AdmitRequest.LabelsEntry
+	82, // 49: orch.v1.AddOperatorRequest.valid:type_name -> google.protobuf.Duration
+	91, // 50: orch.v1.OperatorCredentials.engines:type_name -> orch.v1.Peer
+	92, // 51: orch.v1.ListOperatorsResponse.operators:type_name -> orch.v1.Operator
+	0,  // 52: orch.v1.ClusterService.Info:input_type -> orch.v1.InfoRequest
+	3,  // 53: orch.v1.ClusterService.Plan:input_type -> orch.v1.PlanRequest
+	10, // 54: orch.v1.ClusterService.Apply:input_type -> orch.v1.ApplyRequest
+	12, // 55: orch.v1.ClusterService.WatchStack:input_type -> orch.v1.WatchStackRequest
+	15, // 56: orch.v1.ClusterService.ListStacks:input_type -> orch.v1.ListStacksRequest
+	17, // 57: orch.v1.ClusterService.ListReleases:input_type -> orch.v1.ListReleasesRequest
+	19, // 58: orch.v1.ClusterService.ListTasks:input_type -> orch.v1.ListTasksRequest
+	21, // 59: orch.v1.ClusterService.ListServices:input_type -> orch.v1.ListServicesRequest
+	23, // 60: orch.v1.ClusterService.ListNodes:input_type -> orch.v1.ListNodesRequest
+	25, // 61: orch.v1.ClusterService.InspectService:input_type -> orch.v1.InspectServiceRequest
+	27, // 62: orch.v1.ClusterService.SetStack:input_type -> orch.v1.SetStackRequest
+	29, // 63: orch.v1.ClusterService.RollbackStack:input_type -> orch.v1.RollbackStackRequest
+	30, // 64: orch.v1.ClusterService.ScaleService:input_type -> orch.v1.ScaleServiceRequest
+	31, // 65: orch.v1.ClusterService.RestartService:input_type -> orch.v1.RestartServiceRequest
+	32, // 66: orch.v1.ClusterService.SignalRollout:input_type -> orch.v1.SignalRolloutRequest
+	34, // 67: orch.v1.ClusterService.WatchRollout:input_type -> orch.v1.WatchRolloutRequest
+	38, // 68: orch.v1.ClusterService.Logs:input_type -> orch.v1.LogsRequest
+	39, // 69: orch.v1.ClusterService.Events:input_type -> orch.v1.EventsRequest
+	41, // 70: orch.v1.ClusterService.PutSecret:input_type -> orch.v1.PutSecretRequest
+	43, // 71: orch.v1.ClusterService.ListSecrets:input_type -> orch.v1.ListSecretsRequest
+	45, // 72: orch.v1.ClusterService.RemoveSecret:input_type -> orch.v1.RemoveSecretRequest
+	47, // 73: orch.v1.ClusterService.InspectNode:input_type -> orch.v1.InspectNodeRequest
+	49, // 74: orch.v1.ClusterService.UpdateNode:input_type -> orch.v1.UpdateNodeRequest
+	51, // 75: orch.v1.ClusterService.DeleteNode:input_type -> orch.v1.DeleteNodeRequest
+	53, // 76: orch.v1.ClusterService.Rebalance:input_type -> orch.v1.RebalanceRequest
+	56, // 77: orch.v1.ClusterService.CreateToken:input_type -> orch.v1.CreateTokenRequest
+	58, // 78: orch.v1.ClusterService.Admit:input_type -> orch.v1.AdmitRequest
+	59, // 79: orch.v1.ClusterService.RotateCA:input_type -> orch.v1.RotateCARequest
+	61, // 80: orch.v1.ClusterService.Autolock:input_type -> orch.v1.AutolockRequest
+	63, // 81: orch.v1.ClusterService.UnlockKey:input_type -> orch.v1.UnlockKeyRequest
+	65, // 82: orch.v1.ClusterService.AddOperator:input_type -> orch.v1.AddOperatorRequest
+	68, // 83: orch.v1.ClusterService.ListOperators:input_type -> orch.v1.ListOperatorsRequest
+	70, // 84: orch.v1.ClusterService.DeleteOperator:input_type -> orch.v1.DeleteOperatorRequest
+	66, // 85: orch.v1.ClusterService.RenewOperator:input_type -> orch.v1.RenewOperatorRequest
+	72, // 86: orch.v1.ClusterService.Backup:input_type -> orch.v1.BackupRequest
+	1,  // 87: orch.v1.ClusterService.Info:output_type -> orch.v1.InfoResponse
+	4,  // 88: orch.v1.ClusterService.Plan:output_type -> orch.v1.PlanResponse
+	11, // 89: orch.v1.ClusterService.Apply:output_type -> orch.v1.ApplyResponse
+	13, // 90: orch.v1.ClusterService.WatchStack:output_type -> orch.v1.StackStatus
+	16, // 91: orch.v1.ClusterService.ListStacks:output_type -> orch.v1.ListStacksResponse
+	18, // 92: orch.v1.ClusterService.ListReleases:output_type -> orch.v1.ListReleasesResponse
+	20, // 93: orch.v1.ClusterService.ListTasks:output_type -> orch.v1.ListTasksResponse
+	22, // 94: orch.v1.ClusterService.ListServices:output_type -> orch.v1.ListServicesResponse
+	24, // 95: orch.v1.ClusterService.ListNodes:output_type -> orch.v1.ListNodesResponse
+	26, // 96: orch.v1.ClusterService.InspectService:output_type -> orch.v1.InspectServiceResponse
+	28, // 97: orch.v1.ClusterService.SetStack:output_type -> orch.v1.SetStackResponse
+	11, // 98: orch.v1.ClusterService.RollbackStack:output_type -> orch.v1.ApplyResponse
+	11, // 99: orch.v1.ClusterService.ScaleService:output_type -> orch.v1.ApplyResponse
+	11, // 100: orch.v1.ClusterService.RestartService:output_type -> orch.v1.ApplyResponse
+	33, // 101: orch.v1.ClusterService.SignalRollout:output_type -> orch.v1.SignalRolloutResponse
+	35, // 102: orch.v1.ClusterService.WatchRollout:output_type -> orch.v1.RolloutStatus
+	93, // 103: orch.v1.ClusterService.Logs:output_type -> orch.v1.LogBatch
+	40, // 104: orch.v1.ClusterService.Events:output_type -> orch.v1.Event
+	42, // 105: orch.v1.ClusterService.PutSecret:output_type -> orch.v1.PutSecretResponse
+	44, // 106: orch.v1.ClusterService.ListSecrets:output_type -> orch.v1.ListSecretsResponse
+	46, // 107: orch.v1.ClusterService.RemoveSecret:output_type -> orch.v1.RemoveSecretResponse
+	48, // 108: orch.v1.ClusterService.InspectNode:output_type -> orch.v1.InspectNodeResponse
+	50, // 109: orch.v1.ClusterService.UpdateNode:output_type -> orch.v1.UpdateNodeResponse
+	52, // 110: orch.v1.ClusterService.DeleteNode:output_type -> orch.v1.DeleteNodeResponse
+	54, // 111: orch.v1.ClusterService.Rebalance:output_type -> orch.v1.RebalanceResponse
+	57, // 112: orch.v1.ClusterService.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	94, // 113: orch.v1.ClusterService.Admit:output_type -> orch.v1.Membership
+	60, // 114: orch.v1.ClusterService.RotateCA:output_type -> orch.v1.RotateCAResponse
+	62, // 115: orch.v1.ClusterService.Autolock:output_type -> orch.v1.AutolockResponse
+	64, // 116: orch.v1.ClusterService.UnlockKey:output_type -> orch.v1.UnlockKeyResponse
+	67, // 117: orch.v1.ClusterService.AddOperator:output_type -> orch.v1.OperatorCredentials
+	69, // 118: orch.v1.ClusterService.ListOperators:output_type -> orch.v1.ListOperatorsResponse
+	71, // 119: orch.v1.ClusterService.DeleteOperator:output_type -> orch.v1.DeleteOperatorResponse
+	67, // 120: orch.v1.ClusterService.RenewOperator:output_type -> orch.v1.OperatorCredentials
+	73, // 121: orch.v1.ClusterService.Backup:output_type -> orch.v1.BackupChunk
+	87, // [87:122] is the sub-list for method output_type
+	52, // [52:87] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_cluster_proto_init() }
@@ -4412,7 +5013,7 @@ func file_engine_api_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_cluster_proto_rawDesc), len(file_engine_api_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   71,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

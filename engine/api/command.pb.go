@@ -871,6 +871,7 @@ type Changes struct {
 	DeleteStacks   []string               `protobuf:"bytes,7,rep,name=delete_stacks,json=deleteStacks,proto3" json:"delete_stacks,omitempty"`
 	Rollouts       []*RolloutAdvance      `protobuf:"bytes,8,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	Services       []*ServiceChange       `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
+	Releases       []*ReleaseChange       `protobuf:"bytes,10,rep,name=releases,proto3" json:"releases,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -968,6 +969,13 @@ func (x *Changes) GetServices() []*ServiceChange {
 	return nil
 }
 
+func (x *Changes) GetReleases() []*ReleaseChange {
+	if x != nil {
+		return x.Releases
+	}
+	return nil
+}
+
 // TaskChange changes what the engine owns of a task.
 type TaskChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -979,6 +987,7 @@ type TaskChange struct {
 	ClearWait     bool                   `protobuf:"varint,6,opt,name=clear_wait,json=clearWait,proto3" json:"clear_wait,omitempty"`
 	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"` // its node is gone
 	Move          string                 `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`  // set: it should run elsewhere
+	ClearHold     bool                   `protobuf:"varint,9,opt,name=clear_hold,json=clearHold,proto3" json:"clear_hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1069,6 +1078,13 @@ func (x *TaskChange) GetMove() string {
 	return ""
 }
 
+func (x *TaskChange) GetClearHold() bool {
+	if x != nil {
+		return x.ClearHold
+	}
+	return false
+}
+
 // ServiceChange changes what the control loop owns of a service.
 type ServiceChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1135,7 +1151,9 @@ type RolloutAdvance struct {
 	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	Phase         string                 `protobuf:"bytes,8,opt,name=phase,proto3" json:"phase,omitempty"`
 	FailedTasks   []string               `protobuf:"bytes,9,rep,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
-	Slots         []*Slot                `protobuf:"bytes,10,rep,name=slots,proto3" json:"slots,omitempty"` // the desired state that the op changes
+	Slots         []*Slot                `protobuf:"bytes,10,rep,name=slots,proto3" json:"slots,omitempty"`   // the desired state that the op changes; new ones too
+	Update        *Op                    `protobuf:"bytes,11,opt,name=update,proto3" json:"update,omitempty"` // replaces the open op, which stays open
+	Run           *ServiceChange         `protobuf:"bytes,12,opt,name=run,proto3" json:"run,omitempty"`       // of a job
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,6 +1258,106 @@ func (x *RolloutAdvance) GetSlots() []*Slot {
 	return nil
 }
 
+func (x *RolloutAdvance) GetUpdate() *Op {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *RolloutAdvance) GetRun() *ServiceChange {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+// ReleaseChange moves the release under way of a stack on; passed over where
+// a newer one came.
+type ReleaseChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stack         string                 `protobuf:"bytes,1,opt,name=stack,proto3" json:"stack,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Steps         []*ReleaseStep         `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"` // whose states are new
+	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`
+	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseChange) Reset() {
+	*x = ReleaseChange{}
+	mi := &file_engine_api_command_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseChange) ProtoMessage() {}
+
+func (x *ReleaseChange) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_command_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseChange.ProtoReflect.Descriptor instead.
+func (*ReleaseChange) Descriptor() ([]byte, []int) {
+	return file_engine_api_command_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReleaseChange) GetStack() string {
+	if x != nil {
+		return x.Stack
+	}
+	return ""
+}
+
+func (x *ReleaseChange) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ReleaseChange) GetSteps() []*ReleaseStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ReleaseChange) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *ReleaseChange) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *ReleaseChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type RemoveSecret struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1249,7 +1367,7 @@ type RemoveSecret struct {
 
 func (x *RemoveSecret) Reset() {
 	*x = RemoveSecret{}
-	mi := &file_engine_api_command_proto_msgTypes[13]
+	mi := &file_engine_api_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1379,7 @@ func (x *RemoveSecret) String() string {
 func (*RemoveSecret) ProtoMessage() {}
 
 func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[13]
+	mi := &file_engine_api_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1392,7 @@ func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecret.ProtoReflect.Descriptor instead.
 func (*RemoveSecret) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RemoveSecret) GetId() string {
@@ -1287,7 +1405,7 @@ func (x *RemoveSecret) GetId() string {
 type SignalRollout struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	Signal        string                 `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"` // pause | resume | abort
+	Signal        string                 `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"` // pause | resume | abort | retry | promote, or what a strategy waits for
 	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1295,7 +1413,7 @@ type SignalRollout struct {
 
 func (x *SignalRollout) Reset() {
 	*x = SignalRollout{}
-	mi := &file_engine_api_command_proto_msgTypes[14]
+	mi := &file_engine_api_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1425,7 @@ func (x *SignalRollout) String() string {
 func (*SignalRollout) ProtoMessage() {}
 
 func (x *SignalRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[14]
+	mi := &file_engine_api_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1438,7 @@ func (x *SignalRollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRollout.ProtoReflect.Descriptor instead.
 func (*SignalRollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SignalRollout) GetServiceId() string {
@@ -1355,7 +1473,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_engine_api_command_proto_msgTypes[15]
+	mi := &file_engine_api_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1485,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[15]
+	mi := &file_engine_api_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1498,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1422,7 +1540,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_engine_api_command_proto_msgTypes[16]
+	mi := &file_engine_api_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1552,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_command_proto_msgTypes[16]
+	mi := &file_engine_api_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1565,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_engine_api_command_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Record) GetRow() isRecord_Row {
@@ -1733,7 +1851,7 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"6\n" +
 	"\bSetStack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06action\x18\x02 \x01(\tR\x06action\"\x86\x03\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\"\xba\x03\n" +
 	"\aChanges\x12*\n" +
 	"\tput_slots\x18\x01 \x03(\v2\r.orch.v1.SlotR\bputSlots\x12%\n" +
 	"\x06create\x18\x02 \x03(\v2\r.orch.v1.TaskR\x06create\x12+\n" +
@@ -1743,7 +1861,9 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x0fdelete_services\x18\x06 \x03(\tR\x0edeleteServices\x12#\n" +
 	"\rdelete_stacks\x18\a \x03(\tR\fdeleteStacks\x123\n" +
 	"\brollouts\x18\b \x03(\v2\x17.orch.v1.RolloutAdvanceR\brollouts\x122\n" +
-	"\bservices\x18\t \x03(\v2\x16.orch.v1.ServiceChangeR\bservices\"\xf0\x01\n" +
+	"\bservices\x18\t \x03(\v2\x16.orch.v1.ServiceChangeR\bservices\x122\n" +
+	"\breleases\x18\n" +
+	" \x03(\v2\x16.orch.v1.ReleaseChangeR\breleases\"\x8f\x02\n" +
 	"\n" +
 	"TaskChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
@@ -1755,10 +1875,12 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\n" +
 	"clear_wait\x18\x06 \x01(\bR\tclearWait\x12\x12\n" +
 	"\x04lost\x18\a \x01(\bR\x04lost\x12\x12\n" +
-	"\x04move\x18\b \x01(\tR\x04move\"B\n" +
+	"\x04move\x18\b \x01(\tR\x04move\x12\x1d\n" +
+	"\n" +
+	"clear_hold\x18\t \x01(\bR\tclearHold\"B\n" +
 	"\rServiceChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
-	"\x03run\x18\x02 \x01(\v2\x0f.orch.v1.JobRunR\x03run\"\xa4\x02\n" +
+	"\x03run\x18\x02 \x01(\v2\x0f.orch.v1.JobRunR\x03run\"\xf3\x02\n" +
 	"\x0eRolloutAdvance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +
@@ -1772,7 +1894,16 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x05phase\x18\b \x01(\tR\x05phase\x12!\n" +
 	"\ffailed_tasks\x18\t \x03(\tR\vfailedTasks\x12#\n" +
 	"\x05slots\x18\n" +
-	" \x03(\v2\r.orch.v1.SlotR\x05slots\"\x1e\n" +
+	" \x03(\v2\r.orch.v1.SlotR\x05slots\x12#\n" +
+	"\x06update\x18\v \x01(\v2\v.orch.v1.OpR\x06update\x12(\n" +
+	"\x03run\x18\f \x01(\v2\x16.orch.v1.ServiceChangeR\x03run\"\xb1\x01\n" +
+	"\rReleaseChange\x12\x14\n" +
+	"\x05stack\x18\x01 \x01(\tR\x05stack\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12*\n" +
+	"\x05steps\x18\x03 \x03(\v2\x14.orch.v1.ReleaseStepR\x05steps\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x18\n" +
+	"\aoutcome\x18\x05 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x1e\n" +
 	"\fRemoveSecret\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"V\n" +
 	"\rSignalRollout\x12\x1d\n" +
@@ -1812,7 +1943,7 @@ func file_engine_api_command_proto_rawDescGZIP() []byte {
 	return file_engine_api_command_proto_rawDescData
 }
 
-var file_engine_api_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_engine_api_command_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_engine_api_command_proto_goTypes = []any{
 	(*Command)(nil),               // 0: orch.v1.Command
 	(*SetCluster)(nil),            // 1: orch.v1.SetCluster
@@ -1827,89 +1958,95 @@ var file_engine_api_command_proto_goTypes = []any{
 	(*TaskChange)(nil),            // 10: orch.v1.TaskChange
 	(*ServiceChange)(nil),         // 11: orch.v1.ServiceChange
 	(*RolloutAdvance)(nil),        // 12: orch.v1.RolloutAdvance
-	(*RemoveSecret)(nil),          // 13: orch.v1.RemoveSecret
-	(*SignalRollout)(nil),         // 14: orch.v1.SignalRollout
-	(*SnapshotHeader)(nil),        // 15: orch.v1.SnapshotHeader
-	(*Record)(nil),                // 16: orch.v1.Record
-	nil,                           // 17: orch.v1.SetNode.LabelsEntry
-	nil,                           // 18: orch.v1.PutRelease.VersionsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*Cluster)(nil),               // 20: orch.v1.Cluster
-	(*Node)(nil),                  // 21: orch.v1.Node
-	(*SecretValue)(nil),           // 22: orch.v1.SecretValue
-	(*JoinToken)(nil),             // 23: orch.v1.JoinToken
-	(*Operator)(nil),              // 24: orch.v1.Operator
-	(*Trust)(nil),                 // 25: orch.v1.Trust
-	(*ReportStatus)(nil),          // 26: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 27: orch.v1.NodeFacts
-	(*Release)(nil),               // 28: orch.v1.Release
-	(*Bundle)(nil),                // 29: orch.v1.Bundle
-	(*Slot)(nil),                  // 30: orch.v1.Slot
-	(*Task)(nil),                  // 31: orch.v1.Task
-	(TaskDesired)(0),              // 32: orch.v1.TaskDesired
-	(*Wait)(nil),                  // 33: orch.v1.Wait
-	(*JobRun)(nil),                // 34: orch.v1.JobRun
-	(*Op)(nil),                    // 35: orch.v1.Op
-	(*Stack)(nil),                 // 36: orch.v1.Stack
-	(*Service)(nil),               // 37: orch.v1.Service
-	(*Version)(nil),               // 38: orch.v1.Version
-	(*Rollout)(nil),               // 39: orch.v1.Rollout
+	(*ReleaseChange)(nil),         // 13: orch.v1.ReleaseChange
+	(*RemoveSecret)(nil),          // 14: orch.v1.RemoveSecret
+	(*SignalRollout)(nil),         // 15: orch.v1.SignalRollout
+	(*SnapshotHeader)(nil),        // 16: orch.v1.SnapshotHeader
+	(*Record)(nil),                // 17: orch.v1.Record
+	nil,                           // 18: orch.v1.SetNode.LabelsEntry
+	nil,                           // 19: orch.v1.PutRelease.VersionsEntry
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*Cluster)(nil),               // 21: orch.v1.Cluster
+	(*Node)(nil),                  // 22: orch.v1.Node
+	(*SecretValue)(nil),           // 23: orch.v1.SecretValue
+	(*JoinToken)(nil),             // 24: orch.v1.JoinToken
+	(*Operator)(nil),              // 25: orch.v1.Operator
+	(*Trust)(nil),                 // 26: orch.v1.Trust
+	(*ReportStatus)(nil),          // 27: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 28: orch.v1.NodeFacts
+	(*Release)(nil),               // 29: orch.v1.Release
+	(*Bundle)(nil),                // 30: orch.v1.Bundle
+	(*Slot)(nil),                  // 31: orch.v1.Slot
+	(*Task)(nil),                  // 32: orch.v1.Task
+	(TaskDesired)(0),              // 33: orch.v1.TaskDesired
+	(*Wait)(nil),                  // 34: orch.v1.Wait
+	(*JobRun)(nil),                // 35: orch.v1.JobRun
+	(*Op)(nil),                    // 36: orch.v1.Op
+	(*ReleaseStep)(nil),           // 37: orch.v1.ReleaseStep
+	(*Stack)(nil),                 // 38: orch.v1.Stack
+	(*Service)(nil),               // 39: orch.v1.Service
+	(*Version)(nil),               // 40: orch.v1.Version
+	(*Rollout)(nil),               // 41: orch.v1.Rollout
 }
 var file_engine_api_command_proto_depIdxs = []int32{
-	19, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
-	20, // 1: orch.v1.Command.put_cluster:type_name -> orch.v1.Cluster
-	21, // 2: orch.v1.Command.put_node:type_name -> orch.v1.Node
+	20, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
+	21, // 1: orch.v1.Command.put_cluster:type_name -> orch.v1.Cluster
+	22, // 2: orch.v1.Command.put_node:type_name -> orch.v1.Node
 	4,  // 3: orch.v1.Command.remove_node:type_name -> orch.v1.RemoveNode
 	6,  // 4: orch.v1.Command.set_node:type_name -> orch.v1.SetNode
 	7,  // 5: orch.v1.Command.put_release:type_name -> orch.v1.PutRelease
 	8,  // 6: orch.v1.Command.set_stack:type_name -> orch.v1.SetStack
 	9,  // 7: orch.v1.Command.changes:type_name -> orch.v1.Changes
 	5,  // 8: orch.v1.Command.reports:type_name -> orch.v1.Reports
-	22, // 9: orch.v1.Command.put_secret:type_name -> orch.v1.SecretValue
-	13, // 10: orch.v1.Command.remove_secret:type_name -> orch.v1.RemoveSecret
-	14, // 11: orch.v1.Command.signal_rollout:type_name -> orch.v1.SignalRollout
+	23, // 9: orch.v1.Command.put_secret:type_name -> orch.v1.SecretValue
+	14, // 10: orch.v1.Command.remove_secret:type_name -> orch.v1.RemoveSecret
+	15, // 11: orch.v1.Command.signal_rollout:type_name -> orch.v1.SignalRollout
 	1,  // 12: orch.v1.Command.set_cluster:type_name -> orch.v1.SetCluster
-	23, // 13: orch.v1.Command.put_token:type_name -> orch.v1.JoinToken
+	24, // 13: orch.v1.Command.put_token:type_name -> orch.v1.JoinToken
 	2,  // 14: orch.v1.Command.remove_tokens:type_name -> orch.v1.RemoveTokens
-	24, // 15: orch.v1.Command.put_operator:type_name -> orch.v1.Operator
+	25, // 15: orch.v1.Command.put_operator:type_name -> orch.v1.Operator
 	3,  // 16: orch.v1.Command.remove_operator:type_name -> orch.v1.RemoveOperator
-	25, // 17: orch.v1.SetCluster.trust:type_name -> orch.v1.Trust
-	26, // 18: orch.v1.Reports.reports:type_name -> orch.v1.ReportStatus
-	17, // 19: orch.v1.SetNode.labels:type_name -> orch.v1.SetNode.LabelsEntry
-	27, // 20: orch.v1.SetNode.facts:type_name -> orch.v1.NodeFacts
-	28, // 21: orch.v1.PutRelease.release:type_name -> orch.v1.Release
-	29, // 22: orch.v1.PutRelease.bundle:type_name -> orch.v1.Bundle
-	18, // 23: orch.v1.PutRelease.versions:type_name -> orch.v1.PutRelease.VersionsEntry
-	22, // 24: orch.v1.PutRelease.secrets:type_name -> orch.v1.SecretValue
-	30, // 25: orch.v1.Changes.put_slots:type_name -> orch.v1.Slot
-	31, // 26: orch.v1.Changes.create:type_name -> orch.v1.Task
+	26, // 17: orch.v1.SetCluster.trust:type_name -> orch.v1.Trust
+	27, // 18: orch.v1.Reports.reports:type_name -> orch.v1.ReportStatus
+	18, // 19: orch.v1.SetNode.labels:type_name -> orch.v1.SetNode.LabelsEntry
+	28, // 20: orch.v1.SetNode.facts:type_name -> orch.v1.NodeFacts
+	29, // 21: orch.v1.PutRelease.release:type_name -> orch.v1.Release
+	30, // 22: orch.v1.PutRelease.bundle:type_name -> orch.v1.Bundle
+	19, // 23: orch.v1.PutRelease.versions:type_name -> orch.v1.PutRelease.VersionsEntry
+	23, // 24: orch.v1.PutRelease.secrets:type_name -> orch.v1.SecretValue
+	31, // 25: orch.v1.Changes.put_slots:type_name -> orch.v1.Slot
+	32, // 26: orch.v1.Changes.create:type_name -> orch.v1.Task
 	10, // 27: orch.v1.Changes.change:type_name -> orch.v1.TaskChange
 	12, // 28: orch.v1.Changes.rollouts:type_name -> orch.v1.RolloutAdvance
 	11, // 29: orch.v1.Changes.services:type_name -> orch.v1.ServiceChange
-	32, // 30: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
-	33, // 31: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
-	34, // 32: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
-	35, // 33: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
-	35, // 34: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
-	30, // 35: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
-	20, // 36: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
-	21, // 37: orch.v1.Record.node:type_name -> orch.v1.Node
-	36, // 38: orch.v1.Record.stack:type_name -> orch.v1.Stack
-	28, // 39: orch.v1.Record.release:type_name -> orch.v1.Release
-	37, // 40: orch.v1.Record.service:type_name -> orch.v1.Service
-	38, // 41: orch.v1.Record.version:type_name -> orch.v1.Version
-	30, // 42: orch.v1.Record.slot:type_name -> orch.v1.Slot
-	31, // 43: orch.v1.Record.task:type_name -> orch.v1.Task
-	39, // 44: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
-	22, // 45: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
-	29, // 46: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
-	23, // 47: orch.v1.Record.token:type_name -> orch.v1.JoinToken
-	24, // 48: orch.v1.Record.operator:type_name -> orch.v1.Operator
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	13, // 30: orch.v1.Changes.releases:type_name -> orch.v1.ReleaseChange
+	33, // 31: orch.v1.TaskChange.desired:type_name -> orch.v1.TaskDesired
+	34, // 32: orch.v1.TaskChange.wait:type_name -> orch.v1.Wait
+	35, // 33: orch.v1.ServiceChange.run:type_name -> orch.v1.JobRun
+	36, // 34: orch.v1.RolloutAdvance.end:type_name -> orch.v1.Op
+	36, // 35: orch.v1.RolloutAdvance.begin:type_name -> orch.v1.Op
+	31, // 36: orch.v1.RolloutAdvance.slots:type_name -> orch.v1.Slot
+	36, // 37: orch.v1.RolloutAdvance.update:type_name -> orch.v1.Op
+	11, // 38: orch.v1.RolloutAdvance.run:type_name -> orch.v1.ServiceChange
+	37, // 39: orch.v1.ReleaseChange.steps:type_name -> orch.v1.ReleaseStep
+	21, // 40: orch.v1.Record.cluster:type_name -> orch.v1.Cluster
+	22, // 41: orch.v1.Record.node:type_name -> orch.v1.Node
+	38, // 42: orch.v1.Record.stack:type_name -> orch.v1.Stack
+	29, // 43: orch.v1.Record.release:type_name -> orch.v1.Release
+	39, // 44: orch.v1.Record.service:type_name -> orch.v1.Service
+	40, // 45: orch.v1.Record.version:type_name -> orch.v1.Version
+	31, // 46: orch.v1.Record.slot:type_name -> orch.v1.Slot
+	32, // 47: orch.v1.Record.task:type_name -> orch.v1.Task
+	41, // 48: orch.v1.Record.rollout:type_name -> orch.v1.Rollout
+	23, // 49: orch.v1.Record.secret:type_name -> orch.v1.SecretValue
+	30, // 50: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
+	24, // 51: orch.v1.Record.token:type_name -> orch.v1.JoinToken
+	25, // 52: orch.v1.Record.operator:type_name -> orch.v1.Operator
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_command_proto_init() }
@@ -1937,7 +2074,7 @@ func file_engine_api_command_proto_init() {
 		(*Command_PutOperator)(nil),
 		(*Command_RemoveOperator)(nil),
 	}
-	file_engine_api_command_proto_msgTypes[16].OneofWrappers = []any{
+	file_engine_api_command_proto_msgTypes[17].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Stack)(nil),
@@ -1958,7 +2095,7 @@ func file_engine_api_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_command_proto_rawDesc), len(file_engine_api_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

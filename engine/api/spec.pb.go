@@ -1267,10 +1267,14 @@ type RolloutPolicy struct {
 	Monitor         *durationpb.Duration   `protobuf:"bytes,4,opt,name=monitor,proto3" json:"monitor,omitempty"`
 	MaxFailureRatio float64                `protobuf:"fixed64,5,opt,name=max_failure_ratio,json=maxFailureRatio,proto3" json:"max_failure_ratio,omitempty"` // 0 to 1
 	OnFailure       string                 `protobuf:"bytes,6,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`                       // rollback | pause | continue
-	Before          []string               `protobuf:"bytes,7,rep,name=before,proto3" json:"before,omitempty"`                                              // jobs
-	After           []string               `protobuf:"bytes,8,rep,name=after,proto3" json:"after,omitempty"`                                                // jobs
-	Strategy        string                 `protobuf:"bytes,9,opt,name=strategy,proto3" json:"strategy,omitempty"`                                          // "file:function" in the bundle
-	ParamsJson      string                 `protobuf:"bytes,10,opt,name=params_json,json=paramsJson,proto3" json:"params_json,omitempty"`
+	Before          []string               `protobuf:"bytes,7,rep,name=before,proto3" json:"before,omitempty"`                                              // jobs that run first
+	After           []string               `protobuf:"bytes,8,rep,name=after,proto3" json:"after,omitempty"`                                                // jobs that run before it counts as succeeded
+	Strategy        string                 `protobuf:"bytes,9,opt,name=strategy,proto3" json:"strategy,omitempty"`                                          // "file:function" in the bundle; empty: the library's rolling
+	ParamsJson      string                 `protobuf:"bytes,10,opt,name=params_json,json=paramsJson,proto3" json:"params_json,omitempty"`                   // of the strategy; empty: rolling gets the fields above
+	MinAvailable    string                 `protobuf:"bytes,11,opt,name=min_available,json=minAvailable,proto3" json:"min_available,omitempty"`             // slots that keep serving, "2" or "75%"; empty: all but `parallelism`
+	MaxSurge        string                 `protobuf:"bytes,12,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`                         // tasks beyond the slots, "2" or "75%"; empty: as many as there are slots
+	Deadline        *durationpb.Duration   `protobuf:"bytes,13,opt,name=deadline,proto3" json:"deadline,omitempty"`                                         // of the whole rollout; unset: 24 h
+	Supersede       string                 `protobuf:"bytes,14,opt,name=supersede,proto3" json:"supersede,omitempty"`                                       // a newer release: cancel | queue; empty: cancel
 	Origin          string                 `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1376,6 +1380,34 @@ func (x *RolloutPolicy) GetParamsJson() string {
 	return ""
 }
 
+func (x *RolloutPolicy) GetMinAvailable() string {
+	if x != nil {
+		return x.MinAvailable
+	}
+	return ""
+}
+
+func (x *RolloutPolicy) GetMaxSurge() string {
+	if x != nil {
+		return x.MaxSurge
+	}
+	return ""
+}
+
+func (x *RolloutPolicy) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *RolloutPolicy) GetSupersede() string {
+	if x != nil {
+		return x.Supersede
+	}
+	return ""
+}
+
 func (x *RolloutPolicy) GetOrigin() string {
 	if x != nil {
 		return x.Origin
@@ -1474,6 +1506,7 @@ type JobPolicy struct {
 	Parallelism   int32                  `protobuf:"varint,3,opt,name=parallelism,proto3" json:"parallelism,omitempty"`
 	Retries       int32                  `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	OnDemand      bool                   `protobuf:"varint,6,opt,name=on_demand,json=onDemand,proto3" json:"on_demand,omitempty"` // runs only when a rollout asks for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1543,6 +1576,131 @@ func (x *JobPolicy) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *JobPolicy) GetOnDemand() bool {
+	if x != nil {
+		return x.OnDemand
+	}
+	return false
+}
+
+// Probe asks something outside the engine whether a rollout may go on. What
+// is used goes by `type`.
+type Probe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"` // http | metric | influx | exec
+	Url           string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`   // http: what to GET; metric: of Prometheus; influx: of InfluxDB
+	Status        uint32                 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	Query         string                 `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"` // PromQL, or InfluxQL
+	Db            string                 `protobuf:"bytes,5,opt,name=db,proto3" json:"db,omitempty"`
+	Below         *float64               `protobuf:"fixed64,6,opt,name=below,proto3,oneof" json:"below,omitempty"` // a number is good if it is less
+	Above         *float64               `protobuf:"fixed64,7,opt,name=above,proto3,oneof" json:"above,omitempty"`
+	Command       []string               `protobuf:"bytes,8,rep,name=command,proto3" json:"command,omitempty"` // in a task of the new version
+	Timeout       *durationpb.Duration   `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Origin        string                 `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Probe) Reset() {
+	*x = Probe{}
+	mi := &file_engine_api_spec_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Probe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Probe) ProtoMessage() {}
+
+func (x *Probe) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_spec_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Probe.ProtoReflect.Descriptor instead.
+func (*Probe) Descriptor() ([]byte, []int) {
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Probe) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Probe) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Probe) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Probe) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *Probe) GetDb() string {
+	if x != nil {
+		return x.Db
+	}
+	return ""
+}
+
+func (x *Probe) GetBelow() float64 {
+	if x != nil && x.Below != nil {
+		return *x.Below
+	}
+	return 0
+}
+
+func (x *Probe) GetAbove() float64 {
+	if x != nil && x.Above != nil {
+		return *x.Above
+	}
+	return 0
+}
+
+func (x *Probe) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Probe) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Probe) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
 type LogPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
@@ -1554,7 +1712,7 @@ type LogPolicy struct {
 
 func (x *LogPolicy) Reset() {
 	*x = LogPolicy{}
-	mi := &file_engine_api_spec_proto_msgTypes[14]
+	mi := &file_engine_api_spec_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1724,7 @@ func (x *LogPolicy) String() string {
 func (*LogPolicy) ProtoMessage() {}
 
 func (x *LogPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[14]
+	mi := &file_engine_api_spec_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1737,7 @@ func (x *LogPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPolicy.ProtoReflect.Descriptor instead.
 func (*LogPolicy) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LogPolicy) GetDriver() string {
@@ -1618,7 +1776,7 @@ type NetworkSpec struct {
 
 func (x *NetworkSpec) Reset() {
 	*x = NetworkSpec{}
-	mi := &file_engine_api_spec_proto_msgTypes[15]
+	mi := &file_engine_api_spec_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1788,7 @@ func (x *NetworkSpec) String() string {
 func (*NetworkSpec) ProtoMessage() {}
 
 func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[15]
+	mi := &file_engine_api_spec_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1801,7 @@ func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
 func (*NetworkSpec) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NetworkSpec) GetName() string {
@@ -1709,7 +1867,7 @@ type VolumeSpec struct {
 
 func (x *VolumeSpec) Reset() {
 	*x = VolumeSpec{}
-	mi := &file_engine_api_spec_proto_msgTypes[16]
+	mi := &file_engine_api_spec_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1879,7 @@ func (x *VolumeSpec) String() string {
 func (*VolumeSpec) ProtoMessage() {}
 
 func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[16]
+	mi := &file_engine_api_spec_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1892,7 @@ func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
 func (*VolumeSpec) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VolumeSpec) GetName() string {
@@ -1792,7 +1950,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_engine_api_spec_proto_msgTypes[17]
+	mi := &file_engine_api_spec_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1962,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[17]
+	mi := &file_engine_api_spec_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1975,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SecretSpec) GetName() string {
@@ -1869,7 +2027,7 @@ type ConfigSpec struct {
 
 func (x *ConfigSpec) Reset() {
 	*x = ConfigSpec{}
-	mi := &file_engine_api_spec_proto_msgTypes[18]
+	mi := &file_engine_api_spec_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2039,7 @@ func (x *ConfigSpec) String() string {
 func (*ConfigSpec) ProtoMessage() {}
 
 func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[18]
+	mi := &file_engine_api_spec_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2052,7 @@ func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigSpec.ProtoReflect.Descriptor instead.
 func (*ConfigSpec) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConfigSpec) GetName() string {
@@ -1944,7 +2102,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_engine_api_spec_proto_msgTypes[19]
+	mi := &file_engine_api_spec_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2114,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[19]
+	mi := &file_engine_api_spec_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2127,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Bundle) GetRoot() string {
@@ -2003,7 +2161,7 @@ type BundleFile struct {
 
 func (x *BundleFile) Reset() {
 	*x = BundleFile{}
-	mi := &file_engine_api_spec_proto_msgTypes[20]
+	mi := &file_engine_api_spec_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2173,7 @@ func (x *BundleFile) String() string {
 func (*BundleFile) ProtoMessage() {}
 
 func (x *BundleFile) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_spec_proto_msgTypes[20]
+	mi := &file_engine_api_spec_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2186,7 @@ func (x *BundleFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleFile.ProtoReflect.Descriptor instead.
 func (*BundleFile) Descriptor() ([]byte, []int) {
-	return file_engine_api_spec_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_spec_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BundleFile) GetPath() string {
@@ -2196,7 +2354,7 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
 	"\tcondition\x18\x02 \x01(\tR\tcondition\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
-	"\x06origin\x18\x0f \x01(\tR\x06origin\"\xfb\x02\n" +
+	"\x06origin\x18\x0f \x01(\tR\x06origin\"\x92\x04\n" +
 	"\rRolloutPolicy\x12 \n" +
 	"\vparallelism\x18\x01 \x01(\tR\vparallelism\x12/\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x14\n" +
@@ -2210,7 +2368,11 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\bstrategy\x18\t \x01(\tR\bstrategy\x12\x1f\n" +
 	"\vparams_json\x18\n" +
 	" \x01(\tR\n" +
-	"paramsJson\x12\x16\n" +
+	"paramsJson\x12#\n" +
+	"\rmin_available\x18\v \x01(\tR\fminAvailable\x12\x1b\n" +
+	"\tmax_surge\x18\f \x01(\tR\bmaxSurge\x125\n" +
+	"\bdeadline\x18\r \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12\x1c\n" +
+	"\tsupersede\x18\x0e \x01(\tR\tsupersede\x12\x16\n" +
 	"\x06origin\x18\x0f \x01(\tR\x06origin\"\x84\x02\n" +
 	"\rRestartPolicy\x12\x1c\n" +
 	"\tcondition\x18\x01 \x01(\tR\tcondition\x12/\n" +
@@ -2218,13 +2380,27 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\tmax_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\x12!\n" +
 	"\fmax_attempts\x18\x04 \x01(\x05R\vmaxAttempts\x121\n" +
 	"\x06window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x16\n" +
-	"\x06origin\x18\x0f \x01(\tR\x06origin\"\xba\x01\n" +
+	"\x06origin\x18\x0f \x01(\tR\x06origin\"\xd7\x01\n" +
 	"\tJobPolicy\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12 \n" +
 	"\vcompletions\x18\x02 \x01(\x05R\vcompletions\x12 \n" +
 	"\vparallelism\x18\x03 \x01(\x05R\vparallelism\x12\x18\n" +
 	"\aretries\x18\x04 \x01(\x05R\aretries\x123\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xb2\x01\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
+	"\ton_demand\x18\x06 \x01(\bR\bonDemand\"\x9c\x02\n" +
+	"\x05Probe\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\rR\x06status\x12\x14\n" +
+	"\x05query\x18\x04 \x01(\tR\x05query\x12\x0e\n" +
+	"\x02db\x18\x05 \x01(\tR\x02db\x12\x19\n" +
+	"\x05below\x18\x06 \x01(\x01H\x00R\x05below\x88\x01\x01\x12\x19\n" +
+	"\x05above\x18\a \x01(\x01H\x01R\x05above\x88\x01\x01\x12\x18\n" +
+	"\acommand\x18\b \x03(\tR\acommand\x123\n" +
+	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\x06origin\x18\x0f \x01(\tR\x06originB\b\n" +
+	"\x06_belowB\b\n" +
+	"\x06_above\"\xb2\x01\n" +
 	"\tLogPolicy\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x129\n" +
 	"\aoptions\x18\x02 \x03(\v2\x1f.orch.v1.LogPolicy.OptionsEntryR\aoptions\x12\x16\n" +
@@ -2289,7 +2465,7 @@ func file_engine_api_spec_proto_rawDescGZIP() []byte {
 	return file_engine_api_spec_proto_rawDescData
 }
 
-var file_engine_api_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_engine_api_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_engine_api_spec_proto_goTypes = []any{
 	(*StackSpec)(nil),           // 0: orch.v1.StackSpec
 	(*ServiceSpec)(nil),         // 1: orch.v1.ServiceSpec
@@ -2305,30 +2481,31 @@ var file_engine_api_spec_proto_goTypes = []any{
 	(*RolloutPolicy)(nil),       // 11: orch.v1.RolloutPolicy
 	(*RestartPolicy)(nil),       // 12: orch.v1.RestartPolicy
 	(*JobPolicy)(nil),           // 13: orch.v1.JobPolicy
-	(*LogPolicy)(nil),           // 14: orch.v1.LogPolicy
-	(*NetworkSpec)(nil),         // 15: orch.v1.NetworkSpec
-	(*VolumeSpec)(nil),          // 16: orch.v1.VolumeSpec
-	(*SecretSpec)(nil),          // 17: orch.v1.SecretSpec
-	(*ConfigSpec)(nil),          // 18: orch.v1.ConfigSpec
-	(*Bundle)(nil),              // 19: orch.v1.Bundle
-	(*BundleFile)(nil),          // 20: orch.v1.BundleFile
-	nil,                         // 21: orch.v1.StackSpec.LabelsEntry
-	nil,                         // 22: orch.v1.ServiceSpec.LabelsEntry
-	nil,                         // 23: orch.v1.TaskSpec.EnvEntry
-	nil,                         // 24: orch.v1.TaskSpec.SysctlsEntry
-	nil,                         // 25: orch.v1.TaskSpec.UlimitsEntry
-	nil,                         // 26: orch.v1.LogPolicy.OptionsEntry
-	nil,                         // 27: orch.v1.NetworkSpec.LabelsEntry
-	nil,                         // 28: orch.v1.VolumeSpec.OptionsEntry
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	(*Probe)(nil),               // 14: orch.v1.Probe
+	(*LogPolicy)(nil),           // 15: orch.v1.LogPolicy
+	(*NetworkSpec)(nil),         // 16: orch.v1.NetworkSpec
+	(*VolumeSpec)(nil),          // 17: orch.v1.VolumeSpec
+	(*SecretSpec)(nil),          // 18: orch.v1.SecretSpec
+	(*ConfigSpec)(nil),          // 19: orch.v1.ConfigSpec
+	(*Bundle)(nil),              // 20: orch.v1.Bundle
+	(*BundleFile)(nil),          // 21: orch.v1.BundleFile
+	nil,                         // 22: orch.v1.StackSpec.LabelsEntry
+	nil,                         // 23: orch.v1.ServiceSpec.LabelsEntry
+	nil,                         // 24: orch.v1.TaskSpec.EnvEntry
+	nil,                         // 25: orch.v1.TaskSpec.SysctlsEntry
+	nil,                         // 26: orch.v1.TaskSpec.UlimitsEntry
+	nil,                         // 27: orch.v1.LogPolicy.OptionsEntry
+	nil,                         // 28: orch.v1.NetworkSpec.LabelsEntry
+	nil,                         // 29: orch.v1.VolumeSpec.OptionsEntry
+	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
 }
 var file_engine_api_spec_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.StackSpec.services:type_name -> orch.v1.ServiceSpec
-	15, // 1: orch.v1.StackSpec.networks:type_name -> orch.v1.NetworkSpec
-	16, // 2: orch.v1.StackSpec.volumes:type_name -> orch.v1.VolumeSpec
-	17, // 3: orch.v1.StackSpec.secrets:type_name -> orch.v1.SecretSpec
-	18, // 4: orch.v1.StackSpec.configs:type_name -> orch.v1.ConfigSpec
-	21, // 5: orch.v1.StackSpec.labels:type_name -> orch.v1.StackSpec.LabelsEntry
+	16, // 1: orch.v1.StackSpec.networks:type_name -> orch.v1.NetworkSpec
+	17, // 2: orch.v1.StackSpec.volumes:type_name -> orch.v1.VolumeSpec
+	18, // 3: orch.v1.StackSpec.secrets:type_name -> orch.v1.SecretSpec
+	19, // 4: orch.v1.StackSpec.configs:type_name -> orch.v1.ConfigSpec
+	22, // 5: orch.v1.StackSpec.labels:type_name -> orch.v1.StackSpec.LabelsEntry
 	2,  // 6: orch.v1.ServiceSpec.task:type_name -> orch.v1.TaskSpec
 	4,  // 7: orch.v1.ServiceSpec.ports:type_name -> orch.v1.PortSpec
 	9,  // 8: orch.v1.ServiceSpec.placement:type_name -> orch.v1.Placement
@@ -2336,41 +2513,43 @@ var file_engine_api_spec_proto_depIdxs = []int32{
 	11, // 10: orch.v1.ServiceSpec.update:type_name -> orch.v1.RolloutPolicy
 	11, // 11: orch.v1.ServiceSpec.rollback:type_name -> orch.v1.RolloutPolicy
 	12, // 12: orch.v1.ServiceSpec.restart:type_name -> orch.v1.RestartPolicy
-	22, // 13: orch.v1.ServiceSpec.labels:type_name -> orch.v1.ServiceSpec.LabelsEntry
+	23, // 13: orch.v1.ServiceSpec.labels:type_name -> orch.v1.ServiceSpec.LabelsEntry
 	13, // 14: orch.v1.ServiceSpec.job:type_name -> orch.v1.JobPolicy
-	29, // 15: orch.v1.ServiceSpec.reschedule_after:type_name -> google.protobuf.Duration
-	23, // 16: orch.v1.TaskSpec.env:type_name -> orch.v1.TaskSpec.EnvEntry
+	30, // 15: orch.v1.ServiceSpec.reschedule_after:type_name -> google.protobuf.Duration
+	24, // 16: orch.v1.TaskSpec.env:type_name -> orch.v1.TaskSpec.EnvEntry
 	5,  // 17: orch.v1.TaskSpec.mounts:type_name -> orch.v1.Mount
 	6,  // 18: orch.v1.TaskSpec.secrets:type_name -> orch.v1.FileRef
 	6,  // 19: orch.v1.TaskSpec.configs:type_name -> orch.v1.FileRef
 	7,  // 20: orch.v1.TaskSpec.health:type_name -> orch.v1.HealthCheck
 	7,  // 21: orch.v1.TaskSpec.liveness:type_name -> orch.v1.HealthCheck
 	8,  // 22: orch.v1.TaskSpec.resources:type_name -> orch.v1.Resources
-	29, // 23: orch.v1.TaskSpec.stop_grace:type_name -> google.protobuf.Duration
-	29, // 24: orch.v1.TaskSpec.drain:type_name -> google.protobuf.Duration
-	24, // 25: orch.v1.TaskSpec.sysctls:type_name -> orch.v1.TaskSpec.SysctlsEntry
-	25, // 26: orch.v1.TaskSpec.ulimits:type_name -> orch.v1.TaskSpec.UlimitsEntry
-	14, // 27: orch.v1.TaskSpec.log:type_name -> orch.v1.LogPolicy
+	30, // 23: orch.v1.TaskSpec.stop_grace:type_name -> google.protobuf.Duration
+	30, // 24: orch.v1.TaskSpec.drain:type_name -> google.protobuf.Duration
+	25, // 25: orch.v1.TaskSpec.sysctls:type_name -> orch.v1.TaskSpec.SysctlsEntry
+	26, // 26: orch.v1.TaskSpec.ulimits:type_name -> orch.v1.TaskSpec.UlimitsEntry
+	15, // 27: orch.v1.TaskSpec.log:type_name -> orch.v1.LogPolicy
 	3,  // 28: orch.v1.TaskSpec.host_ports:type_name -> orch.v1.HostPort
-	29, // 29: orch.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	29, // 30: orch.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	29, // 31: orch.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	29, // 32: orch.v1.Dependency.timeout:type_name -> google.protobuf.Duration
-	29, // 33: orch.v1.RolloutPolicy.delay:type_name -> google.protobuf.Duration
-	29, // 34: orch.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
-	29, // 35: orch.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	29, // 36: orch.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	29, // 37: orch.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	29, // 38: orch.v1.JobPolicy.timeout:type_name -> google.protobuf.Duration
-	26, // 39: orch.v1.LogPolicy.options:type_name -> orch.v1.LogPolicy.OptionsEntry
-	27, // 40: orch.v1.NetworkSpec.labels:type_name -> orch.v1.NetworkSpec.LabelsEntry
-	28, // 41: orch.v1.VolumeSpec.options:type_name -> orch.v1.VolumeSpec.OptionsEntry
-	20, // 42: orch.v1.Bundle.files:type_name -> orch.v1.BundleFile
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	30, // 29: orch.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	30, // 30: orch.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	30, // 31: orch.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	30, // 32: orch.v1.Dependency.timeout:type_name -> google.protobuf.Duration
+	30, // 33: orch.v1.RolloutPolicy.delay:type_name -> google.protobuf.Duration
+	30, // 34: orch.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
+	30, // 35: orch.v1.RolloutPolicy.deadline:type_name -> google.protobuf.Duration
+	30, // 36: orch.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	30, // 37: orch.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	30, // 38: orch.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	30, // 39: orch.v1.JobPolicy.timeout:type_name -> google.protobuf.Duration
+	30, // 40: orch.v1.Probe.timeout:type_name -> google.protobuf.Duration
+	27, // 41: orch.v1.LogPolicy.options:type_name -> orch.v1.LogPolicy.OptionsEntry
+	28, // 42: orch.v1.NetworkSpec.labels:type_name -> orch.v1.NetworkSpec.LabelsEntry
+	29, // 43: orch.v1.VolumeSpec.options:type_name -> orch.v1.VolumeSpec.OptionsEntry
+	21, // 44: orch.v1.Bundle.files:type_name -> orch.v1.BundleFile
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_spec_proto_init() }
@@ -2378,13 +2557,14 @@ func file_engine_api_spec_proto_init() {
 	if File_engine_api_spec_proto != nil {
 		return
 	}
+	file_engine_api_spec_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_spec_proto_rawDesc), len(file_engine_api_spec_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

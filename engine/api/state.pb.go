@@ -934,6 +934,7 @@ type Stack struct {
 	Stopped       bool                   `protobuf:"varint,3,opt,name=stopped,proto3" json:"stopped,omitempty"` // its tasks are stopped, its releases kept
 	Removed       bool                   `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"` // it goes once its tasks are gone
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	StableRelease uint64                 `protobuf:"varint,6,opt,name=stable_release,json=stableRelease,proto3" json:"stable_release,omitempty"` // the newest that ended well; 0: none yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1003,6 +1004,13 @@ func (x *Stack) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Stack) GetStableRelease() uint64 {
+	if x != nil {
+		return x.StableRelease
+	}
+	return 0
+}
+
 // Release is one numbered, immutable evaluation of a stack.
 type Release struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1014,6 +1022,11 @@ type Release struct {
 	Cause         string                 `protobuf:"bytes,6,opt,name=cause,proto3" json:"cause,omitempty"` // "run", "scale web 2 -> 3", "rollback to 4"
 	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`      // queued | forward | rollback
+	Outcome       string                 `protobuf:"bytes,10,opt,name=outcome,proto3" json:"outcome,omitempty"` // empty while under way; succeeded | rolled_back | paused | failed | superseded
+	Reason        string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Steps         []*ReleaseStep         `protobuf:"bytes,13,rep,name=steps,proto3" json:"steps,omitempty"` // what it changes, by service
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1104,6 +1117,118 @@ func (x *Release) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Release) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Release) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Release) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Release) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Release) GetSteps() []*ReleaseStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// ReleaseStep is what a release does with one service.
+type ReleaseStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"` // name in the stack
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`   // create | rollout | change | run | remove
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`     // empty: not begun | begun | done | failed | restoring | restored
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	After         []string               `protobuf:"bytes,5,rep,name=after,proto3" json:"after,omitempty"` // services whose steps come first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseStep) Reset() {
+	*x = ReleaseStep{}
+	mi := &file_engine_api_state_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseStep) ProtoMessage() {}
+
+func (x *ReleaseStep) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseStep.ProtoReflect.Descriptor instead.
+func (*ReleaseStep) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReleaseStep) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ReleaseStep) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ReleaseStep) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ReleaseStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReleaseStep) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type Service struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // stack/name
@@ -1126,7 +1251,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1263,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1276,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Service) GetId() string {
@@ -1262,13 +1387,14 @@ type JobRun struct {
 	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"` // empty while under way; succeeded | failed
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"` // the rollout's op that asked for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobRun) Reset() {
 	*x = JobRun{}
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1406,7 @@ func (x *JobRun) String() string {
 func (*JobRun) ProtoMessage() {}
 
 func (x *JobRun) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1419,7 @@ func (x *JobRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRun.ProtoReflect.Descriptor instead.
 func (*JobRun) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JobRun) GetNumber() uint64 {
@@ -1345,6 +1471,13 @@ func (x *JobRun) GetEndedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *JobRun) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
 // Version is a service's TaskSpec as tasks and rollbacks refer to it.
 type Version struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1358,7 +1491,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1503,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1516,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Version) GetId() string {
@@ -1427,13 +1560,14 @@ type Slot struct {
 	Removed       bool                   `protobuf:"varint,8,opt,name=removed,proto3" json:"removed,omitempty"`
 	RolloutId     string                 `protobuf:"bytes,9,opt,name=rollout_id,json=rolloutId,proto3" json:"rollout_id,omitempty"` // that set `version`
 	Run           uint64                 `protobuf:"varint,10,opt,name=run,proto3" json:"run,omitempty"`                            // jobs: the run it belongs to
+	Group         string                 `protobuf:"bytes,11,opt,name=group,proto3" json:"group,omitempty"`                         // a surge of its rollout that isn't adopted; empty: a regular slot
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1579,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1592,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Slot) GetId() string {
@@ -1531,6 +1665,13 @@ func (x *Slot) GetRun() uint64 {
 	return 0
 }
 
+func (x *Slot) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 // Task is one one-shot attempt to run a slot's version on a node.
 type Task struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1550,14 +1691,15 @@ type Task struct {
 	StopReason    string                 `protobuf:"bytes,14,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"` // why desired became STOP
 	Run           uint64                 `protobuf:"varint,15,opt,name=run,proto3" json:"run,omitempty"`                                // jobs
 	StopSince     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=stop_since,json=stopSince,proto3" json:"stop_since,omitempty"`
-	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"` // why it should run elsewhere: it is replaced there, then stopped
+	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"`  // why it should run elsewhere: it is replaced there, then stopped
+	Hold          bool                   `protobuf:"varint,18,opt,name=hold,proto3" json:"hold,omitempty"` // it is prepared, and starts once the one before it has stopped
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1711,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1724,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Task) GetId() string {
@@ -1704,6 +1846,13 @@ func (x *Task) GetMove() string {
 	return ""
 }
 
+func (x *Task) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
 // Wait says why something waits, since when, and until when it will.
 type Wait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1716,7 +1865,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1877,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1890,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Wait) GetReason() string {
@@ -1779,13 +1928,14 @@ type TaskStatus struct {
 	ReadySince    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ready_since,json=readySince,proto3" json:"ready_since,omitempty"`
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	Adopted       bool                   `protobuf:"varint,11,opt,name=adopted,proto3" json:"adopted,omitempty"`
+	Prepared      bool                   `protobuf:"varint,12,opt,name=prepared,proto3" json:"prepared,omitempty"` // all that its start needs is there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[17]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1947,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[17]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1960,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -1890,6 +2040,13 @@ func (x *TaskStatus) GetAdopted() bool {
 	return false
 }
 
+func (x *TaskStatus) GetPrepared() bool {
+	if x != nil {
+		return x.Prepared
+	}
+	return false
+}
+
 // ReportStatus is a batch of what one node's agent saw.
 type ReportStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1901,7 +2058,7 @@ type ReportStatus struct {
 
 func (x *ReportStatus) Reset() {
 	*x = ReportStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[18]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2070,7 @@ func (x *ReportStatus) String() string {
 func (*ReportStatus) ProtoMessage() {}
 
 func (x *ReportStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[18]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2083,7 @@ func (x *ReportStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatus.ProtoReflect.Descriptor instead.
 func (*ReportStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportStatus) GetNodeId() string {
@@ -1960,14 +2117,18 @@ type Rollout struct {
 	Phase         string                 `protobuf:"bytes,12,opt,name=phase,proto3" json:"phase,omitempty"` // forward | rollback
 	Deadline      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	Generation    uint64                 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`                     // raised by each change of phase; guards commits
-	FailedTasks   []string               `protobuf:"bytes,15,rep,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"` // ids counted against max_failure_ratio
+	FailedTasks   []string               `protobuf:"bytes,15,rep,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"` // slots that failed so far
+	From          *ServiceSpec           `protobuf:"bytes,16,opt,name=from,proto3" json:"from,omitempty"`                                  // what to go back to
+	To            *ServiceSpec           `protobuf:"bytes,17,opt,name=to,proto3" json:"to,omitempty"`
+	BundleHash    string                 `protobuf:"bytes,18,opt,name=bundle_hash,json=bundleHash,proto3" json:"bundle_hash,omitempty"`  // that holds the strategy
+	ApiVersion    uint32                 `protobuf:"varint,19,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"` // of the ops
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_engine_api_state_proto_msgTypes[19]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2140,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[19]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2153,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Rollout) GetId() string {
@@ -2100,12 +2261,43 @@ func (x *Rollout) GetFailedTasks() []string {
 	return nil
 }
 
-// Op is one journaled step: begun, then ended with a result.
+func (x *Rollout) GetFrom() *ServiceSpec {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Rollout) GetTo() *ServiceSpec {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Rollout) GetBundleHash() string {
+	if x != nil {
+		return x.BundleHash
+	}
+	return ""
+}
+
+func (x *Rollout) GetApiVersion() uint32 {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return 0
+}
+
+// Op is one journaled step: begun, then ended with a result. What a strategy
+// asked for, and is compared in a replay, stands in kind, slots (those that it
+// named), group, count, order, duration, timeout, max_failed, probe, interval,
+// fail_limit, text and policy; the rest is the engine's.
 type Op struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // replace | wait_healthy | pause | succeed | fail
-	Slots         []string               `protobuf:"bytes,3,rep,name=slots,proto3" json:"slots,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`   // begin | replace | surge | adopt | drop | wait_healthy | pause | check | analyze | traffic | wait_signal | run | event | succeed | fail
+	Slots         []string               `protobuf:"bytes,3,rep,name=slots,proto3" json:"slots,omitempty"` // ids; of a group, the engine fills them in
 	Order         string                 `protobuf:"bytes,4,opt,name=order,proto3" json:"order,omitempty"`
 	Duration      *durationpb.Duration   `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"` // pause, min_healthy
 	BegunAt       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=begun_at,json=begunAt,proto3" json:"begun_at,omitempty"`
@@ -2113,15 +2305,31 @@ type Op struct {
 	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"` // unset: open
 	Ok            bool                   `protobuf:"varint,9,opt,name=ok,proto3" json:"ok,omitempty"`
 	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	Failed        []string               `protobuf:"bytes,11,rep,name=failed,proto3" json:"failed,omitempty"` // slots
-	Policy        string                 `protobuf:"bytes,12,opt,name=policy,proto3" json:"policy,omitempty"` // fail: rollback | pause | continue
+	Failed        []string               `protobuf:"bytes,11,rep,name=failed,proto3" json:"failed,omitempty"`                         // slots
+	Policy        string                 `protobuf:"bytes,12,opt,name=policy,proto3" json:"policy,omitempty"`                         // fail: rollback | pause | continue
+	Group         string                 `protobuf:"bytes,13,opt,name=group,proto3" json:"group,omitempty"`                           // surge, adopt, drop, wait_healthy
+	Count         int32                  `protobuf:"varint,14,opt,name=count,proto3" json:"count,omitempty"`                          // surge: tasks; traffic: percent; analyze: samples
+	Timeout       *durationpb.Duration   `protobuf:"bytes,15,opt,name=timeout,proto3" json:"timeout,omitempty"`                       // wait_healthy, wait_signal; unset: the default
+	MaxFailed     int32                  `protobuf:"varint,16,opt,name=max_failed,json=maxFailed,proto3" json:"max_failed,omitempty"` // wait_healthy ends at once when more slots failed
+	Probe         *Probe                 `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
+	Interval      *durationpb.Duration   `protobuf:"bytes,18,opt,name=interval,proto3" json:"interval,omitempty"`                                                                       // analyze
+	FailLimit     int32                  `protobuf:"varint,19,opt,name=fail_limit,json=failLimit,proto3" json:"fail_limit,omitempty"`                                                   // analyze: bad samples that are still good
+	Text          string                 `protobuf:"bytes,20,opt,name=text,proto3" json:"text,omitempty"`                                                                               // event: what; wait_signal: its name; run: the job
+	Origin        string                 `protobuf:"bytes,21,opt,name=origin,proto3" json:"origin,omitempty"`                                                                           // "file:line:col" of the call
+	By            string                 `protobuf:"bytes,22,opt,name=by,proto3" json:"by,omitempty"`                                                                                   // wait_signal: who sent it
+	Removed       []string               `protobuf:"bytes,23,rep,name=removed,proto3" json:"removed,omitempty"`                                                                         // adopt: slots that others took the place of
+	Samples       []*Sample              `protobuf:"bytes,24,rep,name=samples,proto3" json:"samples,omitempty"`                                                                         // check, analyze
+	Replicas      int32                  `protobuf:"varint,25,opt,name=replicas,proto3" json:"replicas,omitempty"`                                                                      // begin: how many slots are wanted
+	Nodes         []*Node                `protobuf:"bytes,26,rep,name=nodes,proto3" json:"nodes,omitempty"`                                                                             // begin: those of its slots, with what batches go by
+	Places        map[string]string      `protobuf:"bytes,27,rep,name=places,proto3" json:"places,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // begin: slot -> node id
+	Engine        bool                   `protobuf:"varint,28,opt,name=engine,proto3" json:"engine,omitempty"`                                                                          // the engine's own, not the strategy's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Op) Reset() {
 	*x = Op{}
-	mi := &file_engine_api_state_proto_msgTypes[20]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2341,7 @@ func (x *Op) String() string {
 func (*Op) ProtoMessage() {}
 
 func (x *Op) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[20]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2354,7 @@ func (x *Op) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Op.ProtoReflect.Descriptor instead.
 func (*Op) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Op) GetSeq() uint64 {
@@ -2233,6 +2441,179 @@ func (x *Op) GetPolicy() string {
 	return ""
 }
 
+func (x *Op) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Op) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Op) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Op) GetMaxFailed() int32 {
+	if x != nil {
+		return x.MaxFailed
+	}
+	return 0
+}
+
+func (x *Op) GetProbe() *Probe {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
+}
+
+func (x *Op) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Op) GetFailLimit() int32 {
+	if x != nil {
+		return x.FailLimit
+	}
+	return 0
+}
+
+func (x *Op) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Op) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Op) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Op) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Op) GetSamples() []*Sample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+func (x *Op) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Op) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Op) GetPlaces() map[string]string {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+func (x *Op) GetEngine() bool {
+	if x != nil {
+		return x.Engine
+	}
+	return false
+}
+
+// Sample is one answer to a probe.
+type Sample struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Ok            bool                   `protobuf:"varint,2,opt,name=ok,proto3" json:"ok,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sample) Reset() {
+	*x = Sample{}
+	mi := &file_engine_api_state_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sample) ProtoMessage() {}
+
+func (x *Sample) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sample.ProtoReflect.Descriptor instead.
+func (*Sample) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Sample) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Sample) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *Sample) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // SecretValue is one value of a secret, encrypted with the cluster's data key.
 type SecretValue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2249,7 +2630,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_engine_api_state_proto_msgTypes[21]
+	mi := &file_engine_api_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2642,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[21]
+	mi := &file_engine_api_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2655,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecretValue) GetId() string {
@@ -2414,14 +2795,15 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\fRuntimeFacts\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xa4\x01\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xcb\x01\n" +
 	"\x05Stack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\x04R\arelease\x12\x18\n" +
 	"\astopped\x18\x03 \x01(\bR\astopped\x12\x18\n" +
 	"\aremoved\x18\x04 \x01(\bR\aremoved\x129\n" +
 	"\n" +
-	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"\x82\x02\n" +
+	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12%\n" +
+	"\x0estable_release\x18\x06 \x01(\x04R\rstableRelease\"\xad\x03\n" +
 	"\aRelease\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1f\n" +
@@ -2433,7 +2815,19 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x05cause\x18\x06 \x01(\tR\x05cause\x12\x0e\n" +
 	"\x02by\x18\a \x01(\tR\x02by\x129\n" +
 	"\n" +
-	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"\xf8\x03\n" +
+	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x14\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase\x12\x18\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x125\n" +
+	"\bended_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12*\n" +
+	"\x05steps\x18\r \x03(\v2\x14.orch.v1.ReleaseStepR\x05steps\"\x83\x01\n" +
+	"\vReleaseStep\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05after\x18\x05 \x03(\tR\x05after\"\xf8\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05stack\x18\x02 \x01(\tR\x05stack\x12\x12\n" +
@@ -2453,7 +2847,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12!\n" +
 	"\x03run\x18\r \x01(\v2\x0f.orch.v1.JobRunR\x03run\x12%\n" +
-	"\x0estable_release\x18\x0e \x01(\x04R\rstableRelease\"\x96\x02\n" +
+	"\x0estable_release\x18\x0e \x01(\x04R\rstableRelease\"\xa8\x02\n" +
 	"\x06JobRun\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -2462,13 +2856,14 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x18\n" +
 	"\aoutcome\x18\x05 \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x125\n" +
-	"\bended_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\"s\n" +
+	"\bended_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\"s\n" +
 	"\aVersion\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x02 \x01(\tR\tserviceId\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\tR\x04hash\x12%\n" +
-	"\x04task\x18\x04 \x01(\v2\x11.orch.v1.TaskSpecR\x04task\"\xf7\x01\n" +
+	"\x04task\x18\x04 \x01(\v2\x11.orch.v1.TaskSpecR\x04task\"\x8d\x02\n" +
 	"\x04Slot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2482,7 +2877,8 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"rollout_id\x18\t \x01(\tR\trolloutId\x12\x10\n" +
 	"\x03run\x18\n" +
-	" \x01(\x04R\x03run\"\xce\x04\n" +
+	" \x01(\x04R\x03run\x12\x14\n" +
+	"\x05group\x18\v \x01(\tR\x05group\"\xe2\x04\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2507,11 +2903,12 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x03run\x18\x0f \x01(\x04R\x03run\x129\n" +
 	"\n" +
 	"stop_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tstopSince\x12\x12\n" +
-	"\x04move\x18\x11 \x01(\tR\x04move\"\x88\x01\n" +
+	"\x04move\x18\x11 \x01(\tR\x04move\x12\x12\n" +
+	"\x04hold\x18\x12 \x01(\bR\x04hold\"\x88\x01\n" +
 	"\x04Wait\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
-	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xa4\x03\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xc0\x03\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12(\n" +
@@ -2529,10 +2926,11 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
-	"\aadopted\x18\v \x01(\bR\aadopted\"X\n" +
+	"\aadopted\x18\v \x01(\bR\aadopted\x12\x1a\n" +
+	"\bprepared\x18\f \x01(\bR\bprepared\"X\n" +
 	"\fReportStatus\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
-	"\bstatuses\x18\x02 \x03(\v2\x13.orch.v1.TaskStatusR\bstatuses\"\xa0\x04\n" +
+	"\bstatuses\x18\x02 \x03(\v2\x13.orch.v1.TaskStatusR\bstatuses\"\xb2\x05\n" +
 	"\aRollout\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2554,7 +2952,13 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x0e \x01(\x04R\n" +
 	"generation\x12!\n" +
-	"\ffailed_tasks\x18\x0f \x03(\tR\vfailedTasks\"\x8b\x03\n" +
+	"\ffailed_tasks\x18\x0f \x03(\tR\vfailedTasks\x12(\n" +
+	"\x04from\x18\x10 \x01(\v2\x14.orch.v1.ServiceSpecR\x04from\x12$\n" +
+	"\x02to\x18\x11 \x01(\v2\x14.orch.v1.ServiceSpecR\x02to\x12\x1f\n" +
+	"\vbundle_hash\x18\x12 \x01(\tR\n" +
+	"bundleHash\x12\x1f\n" +
+	"\vapi_version\x18\x13 \x01(\rR\n" +
+	"apiVersion\"\xcd\a\n" +
 	"\x02Op\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -2568,7 +2972,32 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x06reason\x18\n" +
 	" \x01(\tR\x06reason\x12\x16\n" +
 	"\x06failed\x18\v \x03(\tR\x06failed\x12\x16\n" +
-	"\x06policy\x18\f \x01(\tR\x06policy\"\xcc\x01\n" +
+	"\x06policy\x18\f \x01(\tR\x06policy\x12\x14\n" +
+	"\x05group\x18\r \x01(\tR\x05group\x12\x14\n" +
+	"\x05count\x18\x0e \x01(\x05R\x05count\x123\n" +
+	"\atimeout\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1d\n" +
+	"\n" +
+	"max_failed\x18\x10 \x01(\x05R\tmaxFailed\x12$\n" +
+	"\x05probe\x18\x11 \x01(\v2\x0e.orch.v1.ProbeR\x05probe\x125\n" +
+	"\binterval\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1d\n" +
+	"\n" +
+	"fail_limit\x18\x13 \x01(\x05R\tfailLimit\x12\x12\n" +
+	"\x04text\x18\x14 \x01(\tR\x04text\x12\x16\n" +
+	"\x06origin\x18\x15 \x01(\tR\x06origin\x12\x0e\n" +
+	"\x02by\x18\x16 \x01(\tR\x02by\x12\x18\n" +
+	"\aremoved\x18\x17 \x03(\tR\aremoved\x12)\n" +
+	"\asamples\x18\x18 \x03(\v2\x0f.orch.v1.SampleR\asamples\x12\x1a\n" +
+	"\breplicas\x18\x19 \x01(\x05R\breplicas\x12#\n" +
+	"\x05nodes\x18\x1a \x03(\v2\r.orch.v1.NodeR\x05nodes\x12/\n" +
+	"\x06places\x18\x1b \x03(\v2\x17.orch.v1.Op.PlacesEntryR\x06places\x12\x16\n" +
+	"\x06engine\x18\x1c \x01(\bR\x06engine\x1a9\n" +
+	"\vPlacesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
+	"\x06Sample\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xcc\x01\n" +
 	"\vSecretValue\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x16\n" +
@@ -2609,7 +3038,7 @@ func file_engine_api_state_proto_rawDescGZIP() []byte {
 }
 
 var file_engine_api_state_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_engine_api_state_proto_goTypes = []any{
 	(TaskState)(0),                // 0: orch.v1.TaskState
 	(TaskDesired)(0),              // 1: orch.v1.TaskDesired
@@ -2624,84 +3053,99 @@ var file_engine_api_state_proto_goTypes = []any{
 	(*RuntimeFacts)(nil),          // 10: orch.v1.RuntimeFacts
 	(*Stack)(nil),                 // 11: orch.v1.Stack
 	(*Release)(nil),               // 12: orch.v1.Release
-	(*Service)(nil),               // 13: orch.v1.Service
-	(*JobRun)(nil),                // 14: orch.v1.JobRun
-	(*Version)(nil),               // 15: orch.v1.Version
-	(*Slot)(nil),                  // 16: orch.v1.Slot
-	(*Task)(nil),                  // 17: orch.v1.Task
-	(*Wait)(nil),                  // 18: orch.v1.Wait
-	(*TaskStatus)(nil),            // 19: orch.v1.TaskStatus
-	(*ReportStatus)(nil),          // 20: orch.v1.ReportStatus
-	(*Rollout)(nil),               // 21: orch.v1.Rollout
-	(*Op)(nil),                    // 22: orch.v1.Op
-	(*SecretValue)(nil),           // 23: orch.v1.SecretValue
-	nil,                           // 24: orch.v1.Node.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*StackSpec)(nil),             // 26: orch.v1.StackSpec
-	(*ServiceSpec)(nil),           // 27: orch.v1.ServiceSpec
-	(*TaskSpec)(nil),              // 28: orch.v1.TaskSpec
-	(*RolloutPolicy)(nil),         // 29: orch.v1.RolloutPolicy
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*ReleaseStep)(nil),           // 13: orch.v1.ReleaseStep
+	(*Service)(nil),               // 14: orch.v1.Service
+	(*JobRun)(nil),                // 15: orch.v1.JobRun
+	(*Version)(nil),               // 16: orch.v1.Version
+	(*Slot)(nil),                  // 17: orch.v1.Slot
+	(*Task)(nil),                  // 18: orch.v1.Task
+	(*Wait)(nil),                  // 19: orch.v1.Wait
+	(*TaskStatus)(nil),            // 20: orch.v1.TaskStatus
+	(*ReportStatus)(nil),          // 21: orch.v1.ReportStatus
+	(*Rollout)(nil),               // 22: orch.v1.Rollout
+	(*Op)(nil),                    // 23: orch.v1.Op
+	(*Sample)(nil),                // 24: orch.v1.Sample
+	(*SecretValue)(nil),           // 25: orch.v1.SecretValue
+	nil,                           // 26: orch.v1.Node.LabelsEntry
+	nil,                           // 27: orch.v1.Op.PlacesEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*StackSpec)(nil),             // 29: orch.v1.StackSpec
+	(*ServiceSpec)(nil),           // 30: orch.v1.ServiceSpec
+	(*TaskSpec)(nil),              // 31: orch.v1.TaskSpec
+	(*RolloutPolicy)(nil),         // 32: orch.v1.RolloutPolicy
+	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
+	(*Probe)(nil),                 // 34: orch.v1.Probe
 }
 var file_engine_api_state_proto_depIdxs = []int32{
-	25, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	28, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 1: orch.v1.Cluster.trust:type_name -> orch.v1.Trust
 	5,  // 2: orch.v1.Cluster.removed:type_name -> orch.v1.RemovedNode
 	4,  // 3: orch.v1.Trust.current:type_name -> orch.v1.Root
 	4,  // 4: orch.v1.Trust.next:type_name -> orch.v1.Root
 	4,  // 5: orch.v1.Trust.previous:type_name -> orch.v1.Root
-	25, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
-	25, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
-	25, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
-	25, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	25, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
-	25, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
-	24, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
+	28, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
+	28, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
+	28, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
+	28, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	28, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
+	28, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
+	26, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
 	9,  // 13: orch.v1.Node.facts:type_name -> orch.v1.NodeFacts
-	25, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
-	25, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
+	28, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
+	28, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
 	10, // 16: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
-	25, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
-	25, // 18: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
-	26, // 19: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
-	25, // 20: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
-	27, // 21: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
-	27, // 22: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
-	25, // 23: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
-	25, // 24: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
-	14, // 25: orch.v1.Service.run:type_name -> orch.v1.JobRun
-	25, // 26: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	25, // 27: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
-	25, // 28: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	28, // 29: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
-	1,  // 30: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
-	18, // 31: orch.v1.Task.wait:type_name -> orch.v1.Wait
-	19, // 32: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
-	25, // 33: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	25, // 34: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
-	25, // 35: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
-	25, // 36: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
-	25, // 37: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 38: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
-	25, // 39: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
-	25, // 40: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
-	25, // 41: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	19, // 42: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
-	29, // 43: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
-	25, // 44: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
-	25, // 45: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
-	22, // 46: orch.v1.Rollout.journal:type_name -> orch.v1.Op
-	25, // 47: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
-	30, // 48: orch.v1.Op.duration:type_name -> google.protobuf.Duration
-	25, // 49: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
-	25, // 50: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
-	25, // 51: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
-	25, // 52: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	28, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
+	28, // 18: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
+	29, // 19: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
+	28, // 20: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
+	28, // 21: orch.v1.Release.ended_at:type_name -> google.protobuf.Timestamp
+	13, // 22: orch.v1.Release.steps:type_name -> orch.v1.ReleaseStep
+	30, // 23: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
+	30, // 24: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
+	28, // 25: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
+	28, // 26: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
+	15, // 27: orch.v1.Service.run:type_name -> orch.v1.JobRun
+	28, // 28: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	28, // 29: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
+	28, // 30: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	31, // 31: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
+	1,  // 32: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
+	19, // 33: orch.v1.Task.wait:type_name -> orch.v1.Wait
+	20, // 34: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
+	28, // 35: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	28, // 36: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
+	28, // 37: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
+	28, // 38: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
+	28, // 39: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 40: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
+	28, // 41: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
+	28, // 42: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
+	28, // 43: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	20, // 44: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
+	32, // 45: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
+	28, // 46: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
+	28, // 47: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
+	23, // 48: orch.v1.Rollout.journal:type_name -> orch.v1.Op
+	28, // 49: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
+	30, // 50: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
+	30, // 51: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
+	33, // 52: orch.v1.Op.duration:type_name -> google.protobuf.Duration
+	28, // 53: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
+	28, // 54: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
+	28, // 55: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
+	33, // 56: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
+	34, // 57: orch.v1.Op.probe:type_name -> orch.v1.Probe
+	33, // 58: orch.v1.Op.interval:type_name -> google.protobuf.Duration
+	24, // 59: orch.v1.Op.samples:type_name -> orch.v1.Sample
+	8,  // 60: orch.v1.Op.nodes:type_name -> orch.v1.Node
+	27, // 61: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
+	28, // 62: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
+	28, // 63: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_state_proto_init() }
@@ -2716,7 +3160,7 @@ func file_engine_api_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_state_proto_rawDesc), len(file_engine_api_state_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

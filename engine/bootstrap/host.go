@@ -3,10 +3,11 @@ package bootstrap
 import (
 	"fmt"
 	"net"
-	"orch/engine/spelling"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"orch/engine/spelling"
 )
 
 var keys = []string{"role", "name", "key", "jump", "addr", "hostkey", "label."}

@@ -31,7 +31,7 @@ func TestNothingIsMissed(t *testing.T) {
 			return nil
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "events") {
-			if err := w.RandomEvent(t); err != nil {
+			if err := script.RandomEvent(t, w); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.Advance(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second); err != nil {
@@ -50,7 +50,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := script.New()
 		for range rapid.IntRange(1, 15).Draw(t, "events") {
-			if err := w.RandomEvent(t); err != nil {
+			if err := script.RandomEvent(t, w); err != nil {
 				t.Fatal(err)
 			}
 			rows := everything(w.State.View())
@@ -112,7 +112,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
 		t.Fatal(err)
 	}
-	p := control.Plan(w.State.View(), []string{"app/web", "app/none"}, rollout.Rolling{}, w.Now)
+	p := control.Plan(w.State.View(), []string{"app/web", "app/none"}, rollout.World{Strategy: script.Rolling{}}, w.Now)
 	for _, c := range p.Changes {
 		if n := len(c.PutSlots) + len(c.Create); n > 2000 {
 			t.Errorf("an entry of %d rows", n)

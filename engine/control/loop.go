@@ -33,7 +33,8 @@ type Watcher interface {
 type Loop struct {
 	Store    Store
 	Watch    func() Watcher
-	Strategy rollout.Strategy // nil: rollout.Rolling
+	Strategy rollout.Strategy
+	Asker    Asker // nil: probes can't be asked
 	Logger   *slog.Logger
 	// Ready is called once the loop has seen all that was committed before
 	// it began to lead.
@@ -51,17 +52,17 @@ func (l *Loop) Run(ctx context.Context) error {
 	if l.Ready != nil {
 		l.Ready()
 	}
-	strategy := l.Strategy
-	if strategy == nil {
-		strategy = rollout.Rolling{}
-	}
+	ctx, stop := context.WithCancel(ctx)
+	asked := newAsked(ctx, l.Strategy, l.Asker)
+	defer asked.under.Wait()
+	defer stop()
 	d := dirty{services: map[string]bool{}, wake: map[string]time.Time{}}
 	d.everything(l.Store.View())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		pass := Plan(l.Store.View(), d.take(now), strategy, now)
+		pass := Plan(l.Store.View(), d.take(now), asked.world(), now)
 		d.note(pass)
 		for _, changes := range pass.Changes {
 			_, err := l.Store.Propose(ctx, &api.Command{
@@ -89,6 +90,7 @@ func (l *Loop) Run(ctx context.Context) error {
 				if len(d.wake) == 0 {
 					d.everything(l.Store.View())
 				}
+			case <-asked.told:
 			case <-w.Wake():
 				if pause > time.Millisecond && !pauseFor(ctx, pause) {
 					return ctx.Err()
@@ -97,6 +99,9 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		changes, all := w.Take()
 		v := l.Store.View()
+		for _, id := range asked.take() {
+			d.services[id] = true
+		}
 		if all {
 			d.everything(v)
 		}
@@ -197,6 +202,11 @@ func (d *dirty) changed(v state.View, changes []state.Change) {
 			case *api.Service:
 				d.services[r.Id] = true
 				touched[r.Id] = true
+				if was, ok := delta.Before.(*api.Service); ok && was.Run != r.Run {
+					d.waiting(v, r.Stack)
+				}
+			case *api.Release:
+				d.release(delta.Before, r)
 			case *api.Stack:
 				for _, s := range v.ServicesOf(r.Name) {
 					d.services[s.Id] = true
@@ -210,6 +220,27 @@ func (d *dirty) changed(v state.View, changes []state.Change) {
 	if room {
 		for id := range d.unplaced {
 			d.services[id] = true
+		}
+	}
+}
+
+// release marks the services whose steps in a release have changed, and, when
+// it has come to its end or goes back, all of its services.
+func (d *dirty) release(before any, r *api.Release) {
+	was, _ := before.(*api.Release)
+	all := was != nil && (was.Phase != r.Phase || was.Outcome != r.Outcome)
+	for _, s := range r.Steps {
+		if all || state.Step(was, s.Service).GetState() != s.State {
+			d.services[spec.ServiceID(r.Stack, s.Service)] = true
+		}
+	}
+}
+
+// waiting marks the services of a stack whose rollouts may wait for a job.
+func (d *dirty) waiting(v state.View, stack string) {
+	for _, s := range v.ServicesOf(stack) {
+		if r := v.Rollout(s.RolloutId); r != nil && r.Outcome == "" {
+			d.services[s.Id] = true
 		}
 	}
 }

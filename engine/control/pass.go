@@ -11,8 +11,10 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/reconcile"
+	"orch/engine/release"
 	"orch/engine/rollout"
 	"orch/engine/schedule"
+	"orch/engine/spec"
 	"orch/engine/state"
 )
 
@@ -28,15 +30,16 @@ type Pass struct {
 
 // Plan looks at the services named (unknown ones are passed over) as v shows
 // them at now. It is pure, and empty at the fixpoint.
-func Plan(v state.View, services []string, strategy rollout.Strategy, now time.Time) Pass {
+func Plan(v state.View, services []string, world rollout.World, now time.Time) Pass {
 	p := planner{view: v, now: now, Pass: Pass{Wake: map[string]time.Time{}}, batch: &api.Changes{}}
+	p.releases(services)
 	for _, id := range services {
 		svc := v.Service(id)
 		if svc == nil {
 			continue
 		}
 		if r := v.Rollout(svc.RolloutId); r != nil {
-			advance, wake := rollout.Step(v, r, strategy, now)
+			advance, wake := rollout.Step(v, r, world, now)
 			p.wake(id, wake)
 			if advance != nil {
 				p.batch.Rollouts = append(p.batch.Rollouts, advance)
@@ -53,6 +56,33 @@ func Plan(v state.View, services []string, strategy rollout.Strategy, now time.T
 	p.forgetStacks()
 	p.flush(true)
 	return p.Pass
+}
+
+// releases moves the releases on that the services belong to.
+func (p *planner) releases(services []string) {
+	stack, names := "", []string(nil)
+	ask := func() {
+		if c := release.Plan(p.view, stack, names, p.now); c != nil {
+			p.batch.Releases = append(p.batch.Releases, c)
+		}
+	}
+	for i, id := range services { // sorted, so that those of a stack stand together
+		of, name := spec.SplitServiceID(id)
+		if i > 0 && of != stack {
+			ask()
+			names = names[:0]
+		}
+		stack, names = of, append(names, name)
+	}
+	if len(services) > 0 {
+		ask()
+	}
+	for _, st := range p.view.Stacks() { // one that lost its last service
+		if stack = st.Name; len(p.view.ServicesOf(stack)) == 0 {
+			names = nil
+			ask()
+		}
+	}
 }
 
 type planner struct {
@@ -177,15 +207,22 @@ func (p *planner) request(svc *api.Service, t *api.Task) schedule.Request {
 		r.Spec = svc.Spec.Task
 	}
 	if svc.Spec.Mode == "global" {
-		r.Pin = p.nodeNamed(strings.TrimPrefix(t.SlotId, svc.Id+"."))
+		r.Pin = p.nodeNamed(state.SlotNode(&api.Slot{Key: strings.TrimPrefix(t.SlotId, svc.Id+".")}))
 		return r
+	}
+	if t.Hold {
+		for _, old := range p.view.TasksOf(svc.Id) {
+			if old.SlotId == t.SlotId && old.Id != t.Id && old.NodeId != "" && !state.Ended(old.Status.GetState()) {
+				r.Instead, r.InsteadSpec = old, p.view.Version(svc.Id, old.Version).GetTask()
+			}
+		}
 	}
 	if t.Attempt > 1 {
 		if prev := p.view.Task(state.TaskID(t.SlotId, t.Attempt-1)); prev.GetMove() != "" {
 			r.Avoid = prev.NodeId
 		}
 	}
-	if m := schedule.LocalVolume(r.Spec); m != nil {
+	if m := spec.LocalVolume(r.Spec); m != nil {
 		if node := p.view.Slot(t.SlotId).GetNodeId(); node != "" && p.view.Node(node) != nil {
 			r.Pin, r.PinWhy = node, fmt.Sprintf("its volume %q", m.Source)
 		}
@@ -209,7 +246,7 @@ func (p *planner) nodeNamed(name string) string {
 
 // pin remembers in the slot where its local volume is.
 func (p *planner) pin(pl planned, r schedule.Request, node string) {
-	if r.Service.Spec.Mode == "global" || schedule.LocalVolume(r.Spec) == nil {
+	if r.Service.Spec.Mode == "global" || spec.LocalVolume(r.Spec) == nil {
 		return
 	}
 	for _, s := range pl.plan.Changes.PutSlots {
@@ -279,7 +316,7 @@ func (p *planner) grow() {
 }
 
 func (p *planner) flush(all bool) {
-	if p.size >= entrySize || all && (p.size > 0 || len(p.batch.Rollouts)+len(p.batch.DeleteStacks) > 0) {
+	if p.size >= entrySize || all && (p.size > 0 || len(p.batch.Rollouts)+len(p.batch.DeleteStacks)+len(p.batch.Releases) > 0) {
 		p.Changes = append(p.Changes, p.batch)
 		p.batch, p.size = &api.Changes{}, 0
 	}

@@ -15,6 +15,7 @@ type sentTasks map[string]sent
 type sent struct {
 	created int64 // ns since 1970
 	desired api.TaskDesired
+	hold    bool
 }
 
 // update says what to send so that the agent knows all that v has for node;
@@ -25,7 +26,7 @@ func (known sentTasks) update(v state.View, node string, open Opener, log *slog.
 	a := assigner{view: v, open: open, log: log}
 	for _, t := range v.TasksOn(node) {
 		seen[t.Id] = true
-		was, is := known[t.Id], sent{t.CreatedAt.AsTime().UnixNano(), t.Desired}
+		was, is := known[t.Id], sent{t.CreatedAt.AsTime().UnixNano(), t.Desired, t.Hold}
 		if was == is {
 			continue
 		}
@@ -55,7 +56,7 @@ type assigner struct {
 // assignment is all that the agent needs; of a task that it knows only what
 // changed.
 func (a assigner) assignment(t *api.Task, known bool) *api.Assignment {
-	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, CreatedAt: t.CreatedAt, Status: t.Status}
+	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, CreatedAt: t.CreatedAt, Status: t.Status, Hold: t.Hold}
 	if known {
 		return as
 	}

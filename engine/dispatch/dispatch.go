@@ -54,13 +54,14 @@ type Dispatcher struct {
 	leading  bool
 	reports  batch
 	logs     subscriptions
+	commands commands
 }
 
 // session is one agent's stream. Its mutex is the dispatcher's.
 type session struct {
 	node   string
 	wake   chan struct{}
-	queue  []*api.EngineMessage // log requests
+	queue  []*api.EngineMessage // log requests and commands
 	moved  bool                 // what it was told of the cluster may be old
 	closed chan struct{}
 	end    sync.Once
@@ -275,6 +276,8 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMes
 			d.reports.enqueue(k.Report)
 		case *api.AgentMessage_Facts:
 			d.reports.enqueueFacts(s.node, k.Facts)
+		case *api.AgentMessage_Exec:
+			d.commands.answer(s.node, k.Exec)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -33,10 +34,11 @@ func (s *Server) Plan(ctx context.Context, r *connect.Request[api.PlanRequest]) 
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&api.PlanResponse{Plan: &api.Plan{
-		Stack: d.release.Stack, BaseRelease: d.base, SpecHash: spec.Hash(d.release.Spec), Changes: d.changes,
-		Spec: d.release.Spec, Warnings: d.warnings,
-	}}), nil
+	plan, err := s.plan(d)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.PlanResponse{Plan: plan}), nil
 }
 
 func (s *Server) Apply(ctx context.Context, r *connect.Request[api.ApplyRequest]) (*connect.Response[api.ApplyResponse], error) {
@@ -46,6 +48,15 @@ func (s *Server) Apply(ctx context.Context, r *connect.Request[api.ApplyRequest]
 	}
 	if want := r.Msg.SpecHash; want != "" && (want != spec.Hash(d.release.Spec) || r.Msg.BaseRelease != d.base) {
 		return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("the plan is stale: stack %q or the playbook has changed since it was made; plan again", d.release.Stack))
+	}
+	if want := r.Msg.PlanHash; want != "" {
+		plan, err := s.plan(d)
+		if err != nil {
+			return nil, err
+		}
+		if plan.Hash != want {
+			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("what would be done to stack %q is no longer what the plan says: %s; plan again", d.release.Stack, stale(r.Msg, plan)))
+		}
 	}
 	d.release.Cause = "run"
 	return s.commit(ctx, d)
@@ -91,19 +102,39 @@ func (s *Server) complete(ctx context.Context, d *draft) error {
 	return nil
 }
 
-// effective is what a stack runs: its newest release, with the services that
-// were rolled back as they are now.
-func effective(v state.View, st *api.Stack) *api.StackSpec {
+// current is the release that a stack runs, or is being brought to: its newest,
+// unless that was taken back or ended otherwise than well.
+func current(v state.View, st *api.Stack) *api.Release {
 	newest := v.Release(st.Name, st.Release)
+	if o := newest.GetOutcome(); o != "" && o != "succeeded" {
+		if stable := v.Release(st.Name, st.StableRelease); stable != nil {
+			return stable
+		}
+	}
+	return newest
+}
+
+// effective is what a stack runs, or is being brought to: its current release,
+// with the services that went other ways as they are now.
+func effective(v state.View, st *api.Stack) *api.StackSpec {
+	newest := current(v, st)
 	if newest == nil {
 		return nil
+	}
+	declared := map[string]bool{}
+	for _, svc := range newest.Spec.Services {
+		declared[svc.Name] = true
 	}
 	s := &api.StackSpec{
 		Name: newest.Spec.Name, Networks: newest.Spec.Networks, Volumes: newest.Spec.Volumes, Secrets: newest.Spec.Secrets,
 		Configs: newest.Spec.Configs, OnFailure: newest.Spec.OnFailure, MaxParallel: newest.Spec.MaxParallel, Labels: newest.Spec.Labels,
 	}
 	for _, svc := range v.ServicesOf(st.Name) {
-		if !svc.Removed {
+		switch r := v.Rollout(svc.RolloutId); {
+		case svc.Removed, !declared[svc.Name] && newest.Outcome == "":
+		case r.GetOutcome() == "" && r.GetPhase() == "forward" && r.To != nil:
+			s.Services = append(s.Services, r.To)
+		default:
 			s.Services = append(s.Services, svc.Spec)
 		}
 	}
@@ -208,13 +239,7 @@ func (s *Server) commit(ctx context.Context, d *draft) (*connect.Response[api.Ap
 	if len(d.changes) == 0 && d.base > 0 && !d.revive && !s.stuck(d.release.Stack) {
 		return connect.NewResponse(out), nil
 	}
-	versions := map[string]string{}
-	for _, svc := range d.release.Spec.Services {
-		versions[svc.Name] = spec.Version(svc.Task)
-	}
-	r, err := s.propose(ctx, &api.Command{Kind: &api.Command_PutRelease{PutRelease: &api.PutRelease{
-		Release: d.release, Bundle: d.bundle, Versions: versions, Secrets: d.secrets, BaseRelease: d.base,
-	}}})
+	r, err := s.propose(ctx, &api.Command{Kind: &api.Command_PutRelease{PutRelease: d.put()}})
 	if err != nil {
 		return nil, err
 	}
@@ -222,16 +247,18 @@ func (s *Server) commit(ctx context.Context, d *draft) (*connect.Response[api.Ap
 	return connect.NewResponse(out), nil
 }
 
-// stuck says that a rollout of the stack ended otherwise than well, so that
-// the same release again is a retry.
+// stuck says that the newest release of a stack didn't end well, or stands
+// still, so that the same release again is a retry.
 func (s *Server) stuck(stack string) bool {
 	v := s.Store.View()
-	for _, svc := range v.ServicesOf(stack) {
-		if r := v.Rollout(svc.RolloutId); r != nil && r.Outcome != "" && r.Outcome != "succeeded" && r.Outcome != "superseded" && r.Outcome != "rolled_back" {
-			return true
-		}
+	r := v.Release(stack, v.Stack(stack).GetRelease())
+	if o := r.GetOutcome(); o != "" {
+		return o != "succeeded"
 	}
-	return false
+	return slices.ContainsFunc(v.ServicesOf(stack), func(svc *api.Service) bool {
+		o := v.Rollout(svc.RolloutId).GetOutcome()
+		return o == "paused" || o == "needs_operator"
+	})
 }
 
 // again makes a draft from a release that is kept.
@@ -245,20 +272,40 @@ func (s *Server) again(stack string, number uint64) (*draft, error) {
 	if r == nil {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("stack %q has no release %d; `orch stack releases %s` lists those that are kept", stack, number, stack))
 	}
-	r = proto.CloneOf(r)
-	r.Number, r.CreatedAt = 0, nil
-	return &draft{release: r, base: st.Release}, nil
+	return &draft{release: anew(r), base: st.Release}, nil
+}
+
+// anew is a release's content as that of another one.
+func anew(r *api.Release) *api.Release {
+	return &api.Release{Stack: r.Stack, BundleHash: r.BundleHash, ParamsJson: r.ParamsJson, Spec: proto.CloneOf(r.Spec)}
+}
+
+// before is the release to go back to when none is named: the newest that
+// ended well before the current one.
+func before(v state.View, stack string) (uint64, error) {
+	st := v.Stack(stack)
+	if st == nil {
+		return 0, notFound("stack", stack)
+	}
+	if newest := v.Release(stack, st.Release); newest.GetOutcome() == "rolled_back" {
+		return 0, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf(
+			"release %d was taken back: stack %q runs release %d. To go back further, name the release; `orch stack releases %s` lists them", st.Release, stack, st.StableRelease, stack))
+	}
+	all := v.Releases(stack)
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].Number < current(v, st).GetNumber() && (all[i].Outcome == "succeeded" || all[i].Number == st.StableRelease) {
+			return all[i].Number, nil
+		}
+	}
+	return 0, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("stack %q has no earlier release that ended well: there is nothing to roll back to", stack))
 }
 
 func (s *Server) RollbackStack(ctx context.Context, r *connect.Request[api.RollbackStackRequest]) (*connect.Response[api.ApplyResponse], error) {
 	number := r.Msg.Release
 	if number == 0 {
-		all := s.Store.View().Releases(r.Msg.Stack)
-		if len(all) == 1 {
-			return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("stack %q has only one release: there is nothing to roll back to", r.Msg.Stack))
-		}
-		if len(all) > 1 {
-			number = all[len(all)-2].Number
+		var err error
+		if number, err = before(s.Store.View(), r.Msg.Stack); err != nil {
+			return nil, err
 		}
 	}
 	d, err := s.again(r.Msg.Stack, number)
@@ -279,16 +326,14 @@ func (s *Server) amend(ctx context.Context, id string, change func(*api.ServiceS
 	if svc == nil || svc.Removed {
 		return nil, notFound("service", id)
 	}
-	d, err := s.again(svc.Stack, v.Stack(svc.Stack).Release)
-	if err != nil {
-		return nil, err
-	}
+	st := v.Stack(svc.Stack)
+	d := &draft{release: anew(current(v, st)), base: st.Release}
+	d.release.Spec = proto.CloneOf(effective(v, st))
+	var err error
 	for i, declared := range d.release.Spec.Services {
 		if declared.Name != svc.Name {
 			continue
 		}
-		// What runs is the base, not a newest release that was rolled back.
-		d.release.Spec.Services[i] = proto.CloneOf(svc.Spec)
 		if d.release.Cause, err = change(d.release.Spec.Services[i]); err != nil {
 			return nil, connect.NewError(connect.CodeInvalidArgument, err)
 		}
@@ -318,16 +363,6 @@ func (s *Server) RestartService(ctx context.Context, r *connect.Request[api.Rest
 		svc.Task.Generation++
 		return "restart " + svc.Name, nil
 	})
-}
-
-func (s *Server) SignalRollout(ctx context.Context, r *connect.Request[api.SignalRolloutRequest]) (*connect.Response[api.SignalRolloutResponse], error) {
-	_, err := s.propose(ctx, &api.Command{Kind: &api.Command_SignalRollout{SignalRollout: &api.SignalRollout{
-		ServiceId: r.Msg.Service, Signal: r.Msg.Signal, By: ca.From(ctx).ID,
-	}}})
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(&api.SignalRolloutResponse{}), nil
 }
 
 func (s *Server) SetStack(ctx context.Context, r *connect.Request[api.SetStackRequest]) (*connect.Response[api.SetStackResponse], error) {

@@ -12,6 +12,7 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/enroll"
+	"orch/engine/rollout"
 	"orch/engine/seal"
 	"orch/engine/state"
 	"orch/engine/status"
@@ -53,6 +54,7 @@ type Server struct {
 	Store     Store
 	Watch     func() Watcher
 	Evaluator Evaluator
+	Strategy  rollout.Strategy
 	LogSource LogSource
 	Key       seal.Key
 	History   *Ring

@@ -36,7 +36,7 @@ func (s *service) dependency(d *api.Dependency, first bool) string {
 	if other.Spec.Mode == "global" {
 		want = 0
 		for _, slot := range s.view.SlotsOf(other.Id) {
-			if !slot.Removed {
+			if !slot.Removed && slot.Group == "" {
 				want++
 			}
 		}

@@ -57,6 +57,9 @@ func (s *service) completion(id string) bool {
 // due says whether a run has to begin.
 func (s *service) due() bool {
 	run, schedule := s.svc.Run, s.svc.Spec.Job.GetSchedule()
+	if s.svc.Spec.Job.GetOnDemand() || s.awaitsTurn() != "" {
+		return false
+	}
 	if schedule == "" {
 		return run == nil || run.Version != s.svc.Version
 	}

@@ -37,18 +37,13 @@ type leaving struct {
 }
 
 // move lists the tasks that may leave their nodes, and how many of them now:
-// so many that no more slots are without a serving task than an update would
-// take at once (its parallelism), and of wishes one.
+// as many as the service can spare, and of wishes one.
 func (s *service) move(slots []*api.Slot) {
 	if len(s.leaving) == 0 && !s.wished {
 		return
 	}
-	out, calm := s.tally(slots)
-	size, err := spec.BatchSize(s.svc.Spec.GetUpdate().GetParallelism(), len(slots))
-	if err != nil {
-		size = 1
-	}
-	s.Spare = max(size-out, 0)
+	calm := s.calm(slots)
+	s.Spare = max(s.spare, 0)
 	for _, l := range s.leaving {
 		if s.nodes[l.task.NodeId].GetStatus() == "down" {
 			continue // nobody there to stop it; soon it is lost
@@ -59,8 +54,6 @@ func (s *service) move(slots []*api.Slot) {
 			held = "it would not be started again"
 		} else if w := s.waitFor(l.slot, m.Task); w != nil {
 			held = "its successor " + w.Reason
-		} else if s.rolling() && !m.Free {
-			held = "it leaves once the rollout is over"
 		}
 		if held != "" {
 			s.says(l.task, &api.Wait{Reason: m.Why + ": " + held, Since: stamp(s.now)})
@@ -75,14 +68,11 @@ func (s *service) move(slots []*api.Slot) {
 	}
 }
 
-// tally counts the slots that are without a serving task and have not ended
-// for good. The service is calm when each slot has one task that serves.
-func (s *service) tally(slots []*api.Slot) (out int, calm bool) {
-	made := map[string]bool{}
-	for _, t := range s.Changes.Create {
-		made[t.SlotId] = true
+// calm says that each slot has one task that serves, or has ended for good.
+func (s *service) calm(slots []*api.Slot) bool {
+	if len(s.Changes.Create) > 0 || len(s.leaving) > 0 {
+		return false
 	}
-	calm = len(made) == 0 && len(s.leaving) == 0
 	for _, slot := range slots {
 		n, serves := 0, false
 		for _, t := range s.tasks[slot.Id] {
@@ -92,13 +82,10 @@ func (s *service) tally(slots []*api.Slot) (out int, calm bool) {
 			}
 		}
 		if n > 1 || n == 1 && !serves {
-			calm = false
-		}
-		if !serves && (n > 0 || made[slot.Id]) {
-			out++
+			return false
 		}
 	}
-	return out, calm
+	return true
 }
 
 // wish plans for tasks that should run elsewhere, one of each node.
@@ -166,12 +153,6 @@ func (s *service) whyNot(n *api.Node) string {
 		s.unfit[n.Id] = why
 	}
 	return why
-}
-
-// rolling says that a rollout is under way.
-func (s *service) rolling() bool {
-	r := s.view.Rollout(s.svc.RolloutId)
-	return r != nil && r.Outcome == ""
 }
 
 // says puts a reason on a task that has its node.

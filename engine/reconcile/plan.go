@@ -74,6 +74,9 @@ type service struct {
 	unfit     map[string]string  // nodes: why the service may not be there
 	ready     map[string]waiting // of the dependencies, by which tasks ask
 	leaving   []leaving
+	spare     int // serving tasks that may be stopped
+	surge     int // tasks that may be started beside others
+	turn      *string
 	wished    bool            // a task should move
 	explained []*api.Task     // that have their node and a wait
 	explains  map[string]bool // those whose wait this plan decides

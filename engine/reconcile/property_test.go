@@ -11,6 +11,7 @@ import (
 	"orch/engine/api"
 	"orch/engine/reconcile"
 	"orch/engine/script"
+	"orch/engine/simulate"
 	"orch/engine/state"
 )
 
@@ -28,7 +29,7 @@ func TestComesToRest(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "events") {
-			check(w.RandomEvent(t))
+			check(script.RandomEvent(t, w))
 			if rapid.Bool().Draw(t, "settle") {
 				check(w.Advance(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second))
 			}
@@ -55,7 +56,7 @@ func twoOfASlot(v state.View) error {
 	for _, svc := range v.Services() {
 		n, jobs := map[string]int{}, map[string]int{}
 		for _, x := range v.TasksOf(svc.Id) {
-			if !state.Ended(x.Status.State) {
+			if !state.Ended(x.Status.State) && !x.Hold {
 				n[x.SlotId]++
 				if x.Run > 0 {
 					jobs[x.SlotId]++
@@ -75,7 +76,7 @@ func twoOfASlot(v state.View) error {
 }
 
 // explained: a slot without a live task has given up or has nothing to do.
-func explained(t *rapid.T, w *script.World) {
+func explained(t *rapid.T, w *simulate.World) {
 	v := w.State.View()
 	if v.Stack("app").GetStopped() {
 		return
@@ -138,7 +139,7 @@ func TestStopFirstAvailability(t *testing.T) {
 				if x.Status.Ready && x.Status.State == api.TaskState_TASK_STATE_RUNNING {
 					ready[x.SlotId] = true
 				}
-				if !state.Ended(x.Status.State) {
+				if !state.Ended(x.Status.State) && !x.Hold {
 					live[x.SlotId]++
 				}
 			}

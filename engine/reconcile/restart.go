@@ -114,6 +114,9 @@ func (s *service) waitFor(slot *api.Slot, t *api.Task) *api.Wait {
 		s.wakeAt(nb.AsTime())
 		return &api.Wait{Reason: s.failed(slot, t), Since: stamp(s.now), Deadline: nb}
 	}
+	if turn := s.awaitsTurn(); turn != "" && t.Attempt == 1 {
+		return &api.Wait{Reason: turn, Since: stamp(s.now)}
+	}
 	for _, d := range s.svc.Spec.DependsOn {
 		lack := s.lacks(d, t.Attempt == 1)
 		if lack == "" {

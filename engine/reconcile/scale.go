@@ -19,15 +19,19 @@ import (
 func (s *service) numbers() []int {
 	var have []int
 	top := 0
+	taken := map[int]bool{}
 	for _, slot := range s.slot {
-		if n, err := strconv.Atoi(slot.Key); err == nil && n >= 1 && strconv.Itoa(n) == slot.Key && !slot.Removed {
+		if n, err := strconv.Atoi(slot.Key); err == nil && slot.Group != "" && !slot.Removed {
+			taken[n] = true // by a surge
+		}
+		if n, err := strconv.Atoi(slot.Key); err == nil && n >= 1 && strconv.Itoa(n) == slot.Key && !slot.Removed && slot.Group == "" {
 			have = append(have, n)
 			top = max(top, n)
 		}
 	}
 	want := int(s.svc.Spec.Replicas)
 	switch {
-	case top == len(have) && len(have) <= want: // 1 to top
+	case top == len(have) && len(have) <= want && len(taken) == 0: // 1 to top
 		have = have[:0]
 		for i := range want {
 			have = append(have, i+1)
@@ -37,7 +41,6 @@ func (s *service) numbers() []int {
 		slices.Sort(have)
 		return s.fewer(have, want)
 	}
-	taken := map[int]bool{}
 	for _, n := range have {
 		taken[n] = true
 	}

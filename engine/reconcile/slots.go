@@ -29,8 +29,27 @@ func (s *service) slots() {
 			slot.Version = s.svc.Version
 			s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
 		}
-		s.converge(slot)
 		slots = append(slots, slot)
+	}
+	var surge []*api.Slot
+	for _, id := range s.slotIDs {
+		if slot := s.slot[id]; !wanted[id] && s.surging(slot) {
+			surge = append(surge, slot)
+		}
+	}
+	s.weigh(slots)
+	for _, slot := range surge {
+		wanted[slot.Id] = true
+		if living, _ := s.count(slot.Id); living == 0 {
+			if s.surge <= 0 {
+				continue // once others that run beside the slots are through
+			}
+			s.surge--
+		}
+		s.converge(slot)
+	}
+	for _, slot := range slots {
+		s.converge(slot)
 	}
 	for _, id := range s.slotIDs {
 		if !wanted[id] {
@@ -46,7 +65,7 @@ func (s *service) wantedKeys() []string {
 	if s.svc.Spec.Mode == "global" {
 		for _, n := range s.view.Nodes() {
 			if s.eligible(n) {
-				keys = append(keys, n.Name)
+				keys = append(keys, s.keyOn(n))
 			}
 		}
 		return keys
@@ -63,16 +82,26 @@ func (s *service) eligible(n *api.Node) bool {
 	if n.Availability == "drain" || s.whyNot(n) != "" {
 		return false
 	}
-	slot := s.slot[state.SlotID(s.svc.Id, n.Name)]
+	slot := s.slot[state.SlotID(s.svc.Id, s.keyOn(n))]
 	return slot != nil && !slot.Removed || n.Availability == "active"
+}
+
+// keyOn is that of a global service's slot on n: one of two, since the task
+// of a surge that was adopted took the place beside the old one.
+func (s *service) keyOn(n *api.Node) string {
+	other := state.OtherKey(n.Name)
+	if slot := s.slot[state.SlotID(s.svc.Id, other)]; slot != nil && !slot.Removed && slot.Group == "" {
+		return other
+	}
+	return n.Name
 }
 
 // newSlot begins at the version that is known to work while a rollout to
 // another one isn't through.
 func (s *service) newSlot(id, key string, old *api.Slot) *api.Slot {
 	slot := &api.Slot{Id: id, ServiceId: s.svc.Id, Key: key, Version: s.svc.Version, Attempts: old.GetAttempts(), NodeId: old.GetNodeId()}
-	if !s.settled() {
-		slot.Version = s.svc.StableVersion
+	if r := s.view.Rollout(s.svc.RolloutId); !s.settled() && r.Phase == "forward" {
+		slot.Version = r.FromVersion
 	}
 	return slot
 }
@@ -88,17 +117,19 @@ func (s *service) settled() bool {
 // that of a global service on a node which is gone goes too.
 func (s *service) vacate(slot *api.Slot) {
 	gone := true
+	// A job serves nobody, and what may no longer be on its node goes.
+	must := s.svc.Spec.Mode == "job" || s.svc.Spec.Mode == "global" && !s.covered(state.SlotNode(slot))
 	for _, t := range s.tasks[slot.Id] {
 		if live(t) {
 			gone = false
 			if !s.loseIfNodeIsGone(t) {
-				s.stop(t, "its slot is no longer wanted")
+				s.release(t, "its slot is no longer wanted", must)
 			}
 		}
 	}
 	if !slot.Removed {
 		slot = proto.CloneOf(slot)
-		slot.Removed = true
+		slot.Removed, slot.Group = true, ""
 		s.Changes.PutSlots = append(s.Changes.PutSlots, slot)
 	}
 	if !gone {
@@ -107,13 +138,27 @@ func (s *service) vacate(slot *api.Slot) {
 	for _, t := range s.tasks[slot.Id] {
 		s.Changes.DeleteTasks = append(s.Changes.DeleteTasks, t.Id)
 	}
-	if s.svc.Spec.Mode == "global" && !slices.ContainsFunc(s.view.Nodes(), func(n *api.Node) bool { return n.Name == slot.Key }) {
+	if s.svc.Spec.Mode == "global" && !slices.ContainsFunc(s.view.Nodes(), func(n *api.Node) bool { return n.Name == state.SlotNode(slot) }) {
 		s.Changes.DeleteSlots = append(s.Changes.DeleteSlots, slot.Id)
 	}
 }
 
+// covered says that a global service still wants a task on the node of that
+// name.
+func (s *service) covered(name string) bool {
+	for _, n := range s.nodes {
+		if n.Name == name {
+			return s.eligible(n)
+		}
+	}
+	return false
+}
+
 // converge makes one slot run its version once.
 func (s *service) converge(slot *api.Slot) {
+	if slot.Version == "" {
+		return // nothing runs before the rollout says so
+	}
 	var current *api.Task
 	var others []*api.Task // live, to be replaced by current
 	successor := s.successor(slot)
@@ -142,10 +187,14 @@ func (s *service) converge(slot *api.Slot) {
 		}
 	}
 	switch {
+	case current != nil && current.Hold:
+		s.handOver(slot, current, others)
 	case current != nil:
-		if s.serving(current) || s.stopFirst(slot, others) {
-			for _, t := range others {
+		for _, t := range others {
+			if s.serving(current) {
 				s.stop(t, "replaced by "+current.Id)
+			} else if s.stopFirst(slot, others) {
+				s.release(t, "replaced by "+current.Id, false)
 			}
 		}
 		if current.NodeId == "" {
@@ -158,10 +207,11 @@ func (s *service) converge(slot *api.Slot) {
 		if belongs(stays, slot) {
 			s.leaving = append(s.leaving, leaving{slot, stays})
 		} else {
-			s.stop(stays, "makes room for the next version")
+			s.ahead(slot)
 		}
 	case len(others) > 1:
 		// And never three: what is being stopped goes first.
+	case stays != nil && !s.maySurge(stays):
 	default:
 		s.attempt(slot)
 	}
@@ -190,6 +240,32 @@ func (s *service) stopFirst(slot *api.Slot, others []*api.Task) bool {
 		order = s.svc.Spec.Update.GetOrder()
 	}
 	return order == "stop-first"
+}
+
+// ahead makes the slot's next task, which gets all that it needs while the
+// one before it serves, and starts once that one has stopped.
+func (s *service) ahead(slot *api.Slot) {
+	n := len(s.Changes.Create)
+	s.attempt(slot)
+	if len(s.Changes.Create) > n {
+		s.Changes.Create[n].Hold = true
+	}
+}
+
+// handOver stops the tasks before one that is prepared, or can't be while
+// they take its room, and then lets it start.
+func (s *service) handOver(slot *api.Slot, next *api.Task, others []*api.Task) {
+	if len(others) == 0 {
+		s.change(&api.TaskChange{Id: next.Id, ClearHold: true})
+	}
+	if next.NodeId == "" {
+		s.pending(slot, next)
+	}
+	for _, t := range others {
+		if next.Status.GetPrepared() || next.NodeId == "" && next.Wait != nil && s.waitFor(slot, next) == nil || !s.stopFirst(slot, others) {
+			s.release(t, "makes room for the next version", false)
+		}
+	}
 }
 
 // attempt makes the slot's next task, if it may have one.

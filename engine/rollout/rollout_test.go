@@ -11,16 +11,16 @@ import (
 )
 
 // strategy is one that a test makes up.
-type strategy func(rollout.Context, []*api.Op) (*api.Op, error)
+type strategy func(rollout.Question) (*api.Op, error)
 
-func (s strategy) Next(c rollout.Context, j []*api.Op) (*api.Op, error) { return s(c, j) }
+func (s strategy) Next(q rollout.Question) (*api.Op, error) { return s(q) }
 
 // TestBrokenStrategies: a strategy that fails stalls its rollout, with the
 // reason, and the service keeps serving; an operator can abort it.
 func TestBrokenStrategies(t *testing.T) {
 	for want, s := range map[string]strategy{
-		"line 3: no such zone":                       func(rollout.Context, []*api.Op) (*api.Op, error) { return nil, errors.New("line 3: no such zone") },
-		`the strategy asked for an unknown op "fly"`: func(rollout.Context, []*api.Op) (*api.Op, error) { return &api.Op{Kind: "fly"}, nil },
+		"line 3: no such zone":                       func(rollout.Question) (*api.Op, error) { return nil, errors.New("line 3: no such zone") },
+		`the strategy asked for an unknown op "fly"`: func(rollout.Question) (*api.Op, error) { return &api.Op{Kind: "fly"}, nil },
 	} {
 		w := script.New()
 		w.Strategy = s

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,34 +16,41 @@ import (
 	"orch/engine/state"
 )
 
-// healthyWithin bounds each wait for a batch, beside what the policy's
-// monitor and the health check's start period ask for.
-const healthyWithin = 5 * time.Minute
+// World is what a rollout asks beside the state.
+type World struct {
+	Strategy Strategy
+	Prober   Prober
+}
 
 // Step moves r on as far as one log entry can. It returns nil when there is
 // nothing to do until wake (zero: until something changes).
-func Step(v state.View, r *api.Rollout, strategy Strategy, now time.Time) (advance *api.RolloutAdvance, wake time.Time) {
+func Step(v state.View, r *api.Rollout, w World, now time.Time) (advance *api.RolloutAdvance, wake time.Time) {
 	svc := v.Service(r.ServiceId)
-	if r.Outcome != "" || svc == nil || svc.Removed || svc.RolloutId != r.Id || v.Stack(svc.Stack).GetStopped() {
+	if r.Outcome != "" || svc == nil || svc.Removed || svc.RolloutId != r.Id || v.Stack(svc.Stack).GetStopped() || held(v, r) {
 		return nil, time.Time{}
 	}
-	s := &step{view: v, r: r, svc: svc, now: now, out: &api.RolloutAdvance{Id: r.Id, Generation: r.Generation, Seq: uint64(len(r.Journal))}}
+	s := &step{view: v, r: r, svc: svc, world: w, now: now, out: &api.RolloutAdvance{Id: r.Id, Generation: r.Generation, Seq: uint64(len(r.Journal))}}
 	s.load()
-	if open := s.open(); open != nil {
-		ended, wake := s.evaluate(open)
-		if ended == nil {
-			return nil, wake
-		}
-		s.out.End = ended
-		s.countFailures(ended)
+	if r.Deadline != nil && !now.Before(r.Deadline.AsTime()) {
+		s.expire()
+		return s.out, time.Time{}
 	}
-	journal := s.journal()
-	var op *api.Op
-	var err error
-	if r.Phase == "rollback" {
-		op = s.rollback(journal)
-	} else {
-		op, err = strategy.Next(s.context(), journal)
+	if open := s.open(); open != nil {
+		wake := s.evaluate(open)
+		switch {
+		case s.out.Update != nil || s.out.Run != nil:
+			return s.out, time.Time{}
+		case s.out.End == nil:
+			return nil, s.sooner(wake)
+		}
+		s.countFailures(s.out.End)
+	}
+	op, err := s.next(s.journal())
+	switch {
+	case errors.Is(err, ErrPending):
+		return nil, s.sooner(time.Time{})
+	case err == nil && len(r.Journal) >= MaxOps:
+		err = fmt.Errorf("the strategy took more than %d ops; is there a loop that never ends?", MaxOps)
 	}
 	if err != nil {
 		s.out.Outcome, s.out.Reason = "needs_operator", err.Error()
@@ -52,11 +60,34 @@ func Step(v state.View, r *api.Rollout, strategy Strategy, now time.Time) (advan
 	return s.out, time.Time{}
 }
 
+// sooner is wake, or the rollout's deadline if that comes first.
+func (s *step) sooner(wake time.Time) time.Time {
+	if s.r.Deadline == nil {
+		return wake
+	}
+	if limit := s.r.Deadline.AsTime(); wake.IsZero() || limit.Before(wake) {
+		return limit
+	}
+	return wake
+}
+
+// held says that the release has other services to bring through first.
+func held(v state.View, r *api.Rollout) bool {
+	if len(r.Journal) > 0 {
+		return false
+	}
+	stack, name := spec.SplitServiceID(r.ServiceId)
+	step := state.Step(v.Release(stack, r.Release), name)
+	return step != nil && step.State != "begun" && r.Phase == "forward"
+}
+
 type step struct {
 	view  state.View
 	r     *api.Rollout
 	svc   *api.Service
+	world World
 	slots []*api.Slot            // that are wanted, in order
+	surge []*api.Slot            // beside them
 	tasks map[string][]*api.Task // by slot
 	now   time.Time
 	out   *api.RolloutAdvance
@@ -64,15 +95,27 @@ type step struct {
 
 func (s *step) load() {
 	for _, slot := range s.view.SlotsOf(s.svc.Id) {
-		if !slot.Removed {
+		switch {
+		case slot.Removed:
+		case slot.Group != "":
+			s.surge = append(s.surge, slot)
+		default:
 			s.slots = append(s.slots, slot)
 		}
 	}
 	sortSlots(s.slots)
+	sortSlots(s.surge)
 	s.tasks = map[string][]*api.Task{}
 	for _, t := range s.view.TasksOf(s.svc.Id) {
 		s.tasks[t.SlotId] = append(s.tasks[t.SlotId], t)
 	}
+}
+
+// sortSlots orders by number, or by node for a global service.
+func sortSlots(slots []*api.Slot) {
+	slices.SortFunc(slots, func(a, b *api.Slot) int {
+		return cmp.Or(cmp.Compare(len(a.Key), len(b.Key)), strings.Compare(a.Key, b.Key))
+	})
 }
 
 func (s *step) open() *api.Op {
@@ -98,20 +141,6 @@ func (s *step) target() string {
 	return s.r.ToVersion
 }
 
-func (s *step) context() Context {
-	c := Context{Policy: s.r.Policy, Slots: len(s.slots), Remaining: s.remaining(), Failed: len(s.r.FailedTasks)}
-	if len(s.out.FailedTasks) > 0 {
-		c.Failed = len(s.out.FailedTasks)
-	}
-	for _, slot := range s.slots {
-		c.All = append(c.All, slot.Id)
-		if slot.Version == s.target() && (slot.RolloutId == s.r.Id || s.r.ToVersion != s.r.FromVersion) {
-			c.Unproven = append(c.Unproven, slot.Id)
-		}
-	}
-	return c
-}
-
 // remaining slots should run the target, and don't.
 func (s *step) remaining() []*api.Slot {
 	var all []*api.Slot
@@ -121,6 +150,60 @@ func (s *step) remaining() []*api.Slot {
 		}
 	}
 	return all
+}
+
+// mark is what slots and tasks remember of the rollout that set their
+// version; one that begins from its top counts failures anew.
+func (s *step) mark() string {
+	if s.r.Generation == 0 {
+		return s.r.Id
+	}
+	return fmt.Sprintf("%s/%d", s.r.Id, s.r.Generation)
+}
+
+// mine says that this rollout set a slot's version.
+func (s *step) mine(slot *api.Slot) bool {
+	return slot.RolloutId == s.r.Id || strings.HasPrefix(slot.RolloutId, s.r.Id+"/")
+}
+
+// next is the op that comes after the journal.
+func (s *step) next(journal []*api.Op) (*api.Op, error) {
+	switch {
+	case s.r.Phase == "rollback":
+		return s.rollback(journal), nil
+	case len(journal) == 0:
+		return &api.Op{Kind: "begin", Engine: true}, nil
+	}
+	if op := s.jobs(journal, s.r.Policy.GetBefore()); op != nil {
+		return op, nil
+	}
+	var op *api.Op
+	var err error
+	if s.r.From == nil {
+		op = s.first(journal)
+	} else {
+		op, err = s.world.Strategy.Next(Question{Rollout: s.r, Journal: theirs(journal), Bundle: s.view.Bundle(s.r.BundleHash), ParamsJson: s.params()})
+	}
+	if err == nil && op.Kind == "succeed" {
+		return s.finish(journal, op), nil
+	}
+	return op, err
+}
+
+// params are those of the release that the rollout belongs to.
+func (s *step) params() string {
+	return s.view.Release(s.svc.Stack, s.r.Release).GetParamsJson()
+}
+
+// theirs are the ops that the strategy knows of: its own, and the beginning.
+func theirs(journal []*api.Op) []*api.Op {
+	own := slices.Clone(journal[:1])
+	for _, op := range journal[1:] {
+		if !op.Engine {
+			own = append(own, op)
+		}
+	}
+	return own
 }
 
 // countFailures remembers the slots that failed, each once.
@@ -134,6 +217,29 @@ func (s *step) countFailures(op *api.Op) {
 	s.out.FailedTasks = all
 }
 
+// expire ends a rollout whose time is up.
+func (s *step) expire() {
+	why := fmt.Sprintf("it took longer than its deadline (%s)", s.r.Deadline.AsTime().UTC().Format(time.RFC3339))
+	if open := s.open(); open != nil {
+		open = proto.CloneOf(open)
+		if what, _, _ := Waits(s.view, s.r, s.now); what != "" {
+			why += ": " + what
+		}
+		s.end(open, false)
+		open.Reason = why
+		s.out.End = open
+	}
+	s.begin(&api.Op{Kind: "fail", Policy: s.onFailure(), Reason: why, Engine: true})
+}
+
+// onFailure is what the engine itself does about a failure.
+func (s *step) onFailure() string {
+	if p := s.r.Policy.GetOnFailure(); p != "" && p != "continue" {
+		return p
+	}
+	return "rollback"
+}
+
 // begin journals op, with the change that it makes. Ops that wait for
 // nothing end with the entry that begins them.
 func (s *step) begin(op *api.Op) {
@@ -141,12 +247,36 @@ func (s *step) begin(op *api.Op) {
 	op.Seq = s.out.Seq
 	op.BegunAt = timestamppb.New(s.now)
 	switch op.Kind {
+	case "begin", "run", "check":
 	case "replace":
 		s.replace(op)
+	case "surge":
+		s.grow(op)
+	case "adopt":
+		s.adopt(op)
+	case "drop":
+		s.drop(op)
 	case "wait_healthy":
-		op.Deadline = timestamppb.New(s.now.Add(healthyWithin + op.Duration.AsDuration() + s.startPeriod()))
+		if op.Group != "" {
+			for _, slot := range s.groupOf(op.Group) {
+				op.Slots = append(op.Slots, slot.Id)
+			}
+			if len(op.Slots) == 0 {
+				s.refuse(op, fmt.Sprintf("there is no surge %q", op.Group))
+				break
+			}
+		}
+		op.Deadline = timestamppb.New(s.now.Add(s.patience(op)))
 	case "pause":
 		op.Deadline = timestamppb.New(s.now.Add(op.Duration.AsDuration()))
+	case "analyze":
+		op.Deadline = timestamppb.New(s.now.Add(time.Duration(max(op.Count, 1)-1) * op.Interval.AsDuration()))
+	case "wait_signal":
+		if op.Timeout != nil {
+			op.Deadline = timestamppb.New(s.now.Add(op.Timeout.AsDuration()))
+		}
+	case "event":
+		s.end(op, true)
 	case "succeed":
 		s.end(op, true)
 		s.out.Outcome = "succeeded"
@@ -167,19 +297,10 @@ func (s *step) end(op *api.Op, ok bool) {
 	op.Ok, op.EndedAt = ok, timestamppb.New(s.now)
 }
 
-func (s *step) replace(op *api.Op) {
-	chosen := map[string]bool{}
-	for _, id := range op.Slots {
-		chosen[id] = true
-	}
-	for _, slot := range s.slots {
-		if chosen[slot.Id] {
-			slot = proto.CloneOf(slot)
-			slot.Version, slot.Order, slot.RolloutId = s.target(), op.Order, s.r.Id
-			s.out.Slots = append(s.out.Slots, slot)
-		}
-	}
-	s.end(op, true)
+// refuse ends an op that can't be done.
+func (s *step) refuse(op *api.Op, why string) {
+	s.end(op, false)
+	op.Reason = why
 }
 
 func (s *step) fail(op *api.Op) {
@@ -191,75 +312,13 @@ func (s *step) fail(op *api.Op) {
 			s.out.Outcome = "failed"
 		}
 		s.out.Reason = "the rollback failed too: " + op.Reason
-	case op.Policy == "rollback" && s.r.FromVersion != "" && s.r.FromVersion != s.r.ToVersion:
+	case op.Policy == "continue" || s.r.From == nil:
+		s.out.Outcome = "failed"
+	case op.Policy == "rollback" && s.r.FromVersion != s.r.ToVersion:
 		s.out.Phase = "rollback"
 	default:
 		s.out.Outcome = "paused"
 	}
-}
-
-// rollback takes slots back to the old version: first, all at once, those
-// where the new one doesn't serve; then the rest in the policy's batches.
-func (s *step) rollback(journal []*api.Op) *api.Op {
-	policy := s.svc.Spec.GetRollback() // the service is at its old spec by now
-	if policy == nil {
-		policy = &api.RolloutPolicy{Parallelism: s.svc.Spec.GetUpdate().GetParallelism(), Order: s.svc.Spec.GetUpdate().GetOrder()}
-	}
-	remaining := s.remaining()
-	if n := len(journal); n > 0 {
-		switch last := journal[n-1]; {
-		case last.Kind == "replace":
-			return &api.Op{Kind: "wait_healthy", Slots: last.Slots, Duration: policy.GetMonitor()}
-		case last.Kind == "wait_healthy" && !last.Ok && policy.OnFailure != "continue":
-			return &api.Op{Kind: "fail", Policy: cmp.Or(policy.OnFailure, "pause"), Reason: last.Reason}
-		case last.Kind == "wait_healthy" && len(remaining) > 0 && policy.Delay.AsDuration() > 0:
-			return &api.Op{Kind: "pause", Duration: policy.Delay}
-		}
-	}
-	if len(remaining) == 0 {
-		var touched []string
-		for _, slot := range s.slots {
-			if slot.RolloutId == s.r.Id {
-				touched = append(touched, slot.Id)
-			}
-		}
-		if unseen := unwaited(touched, journal[s.rollbackStart(journal):]); len(unseen) > 0 {
-			return &api.Op{Kind: "wait_healthy", Slots: unseen, Duration: policy.GetMonitor()}
-		}
-		return &api.Op{Kind: "succeed", Reason: s.r.Reason}
-	}
-	op := &api.Op{Kind: "replace", Order: cmp.Or(policy.Order, "start-first")}
-	for _, slot := range remaining {
-		if !s.serves(slot, s.r.ToVersion) {
-			op.Slots = append(op.Slots, slot.Id)
-		}
-	}
-	if len(op.Slots) > 0 {
-		return op
-	}
-	size, err := spec.BatchSize(policy.GetParallelism(), len(s.slots))
-	if err != nil {
-		size = 1
-	}
-	for _, slot := range remaining[:min(size, len(remaining))] {
-		op.Slots = append(op.Slots, slot.Id)
-	}
-	return op
-}
-
-// rollbackStart is where in the journal the rollback's ops begin.
-func (s *step) rollbackStart(journal []*api.Op) int {
-	for i := len(journal) - 1; i >= 0; i-- {
-		if journal[i].Kind == "fail" {
-			return i + 1
-		}
-	}
-	return 0
-}
-
-func (s *step) serves(slot *api.Slot, version string) bool {
-	t := s.task(slot.Id, version)
-	return t != nil && t.Status.GetState() == api.TaskState_TASK_STATE_RUNNING && t.Status.Ready
 }
 
 // task is the slot's newest that isn't over, of that version.
@@ -274,19 +333,10 @@ func (s *step) task(slot, version string) *api.Task {
 	return newest
 }
 
-func (s *step) startPeriod() time.Duration {
-	v := s.view.Version(s.svc.Id, s.target())
-	return v.GetTask().GetHealth().GetStartPeriod().AsDuration()
+func (s *step) serves(slot *api.Slot, version string) bool {
+	return ready(s.task(slot.Id, version))
 }
 
-func describe(failed map[string]string) string {
-	var all []string
-	for slot, why := range failed {
-		all = append(all, slot+" "+why)
-	}
-	slices.Sort(all)
-	if n := len(all); n > 3 {
-		all = append(all[:3], fmt.Sprintf("and %d more", n-3))
-	}
-	return strings.Join(all, "; ")
+func ready(t *api.Task) bool {
+	return t.GetStatus().GetState() == api.TaskState_TASK_STATE_RUNNING && t.Status.Ready
 }

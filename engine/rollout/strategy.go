@@ -1,96 +1,56 @@
 package rollout
 
 import (
-	"cmp"
-	"slices"
-	"strings"
+	"errors"
 
 	"orch/engine/api"
-	"orch/engine/spec"
 )
 
-// Context is what a strategy may base its decisions on, beside the journal.
-type Context struct {
-	Policy *api.RolloutPolicy
-	// Remaining slots still run another version, in the order of their keys.
-	Remaining []*api.Slot
-	// Slots is the number of all of them, and All are their ids.
-	Slots int
-	All   []string
-	// Unproven slots have the new version, from before this run of the
-	// rollout; it isn't one that is known to work.
-	Unproven []string
-	// Failed slots so far, over the whole rollout.
-	Failed int
+// Question is all that a strategy's next op depends on. It holds neither the
+// time nor anything that changes while the rollout is under way, so that the
+// same question has the same answer on any engine.
+type Question struct {
+	// Rollout is the record: of it, Policy (strategy, params), From, To and
+	// ApiVersion matter, and Id to say whose it is. Its own journal doesn't.
+	Rollout *api.Rollout
+	// Journal is what came of the strategy's ops so far, the engine's own left
+	// out. The first is "begin", which pins slots, replicas, nodes and places;
+	// all have ended.
+	Journal []*api.Op
+	// Bundle holds the strategy; nil: it is the library's.
+	Bundle *api.Bundle
+	// ParamsJson are the release's, which the bundle was evaluated with.
+	ParamsJson string
 }
 
-// Strategy says which op comes after the ones in the journal. The same
-// context and journal give the same op.
+// Strategy says which op comes after the ones in the journal: its kind and
+// what else api.Op says a strategy asks for. Any error but ErrPending freezes
+// the rollout until an operator comes.
 type Strategy interface {
-	Next(c Context, journal []*api.Op) (*api.Op, error)
+	Next(Question) (*api.Op, error)
 }
 
-// Rolling replaces batches of `parallelism` slots: each must be healthy for
-// `monitor` before, after `delay`, the next begins. More failed slots than
-// max_failure_ratio allows end it by on_failure.
-type Rolling struct{}
+// ErrPending says that the answer isn't known yet: look again once told.
+var ErrPending = errors.New("the strategy is being asked")
 
-func (Rolling) Next(c Context, journal []*api.Op) (*api.Op, error) {
-	size, err := spec.BatchSize(c.Policy.GetParallelism(), c.Slots)
-	if err != nil {
-		return nil, err
-	}
-	last := &api.Op{}
-	if len(journal) > 0 {
-		last = journal[len(journal)-1]
-	}
-	switch last.Kind {
-	case "replace":
-		return &api.Op{Kind: "wait_healthy", Slots: last.Slots, Duration: c.Policy.GetMonitor()}, nil
-	case "wait_healthy":
-		if !last.Ok {
-			allowed := c.Policy.GetMaxFailureRatio() * float64(c.Slots)
-			if policy := cmp.Or(c.Policy.GetOnFailure(), "rollback"); float64(c.Failed) > allowed && policy != "continue" {
-				return &api.Op{Kind: "fail", Policy: policy, Reason: last.Reason}, nil
-			}
-		}
-		if len(c.Remaining) > 0 && c.Policy.GetDelay().AsDuration() > 0 {
-			return &api.Op{Kind: "pause", Duration: c.Policy.Delay}, nil
-		}
-	}
-	if unseen := unwaited(c.Unproven, journal); len(unseen) > 0 {
-		return &api.Op{Kind: "wait_healthy", Slots: unseen, Duration: c.Policy.GetMonitor()}, nil
-	}
-	if len(c.Remaining) == 0 {
-		// Nothing counts as done that wasn't seen healthy.
-		if unseen := unwaited(c.All, journal); len(unseen) > 0 {
-			return &api.Op{Kind: "wait_healthy", Slots: unseen, Duration: c.Policy.GetMonitor()}, nil
-		}
-		return &api.Op{Kind: "succeed"}, nil
-	}
-	op := &api.Op{Kind: "replace", Order: cmp.Or(c.Policy.GetOrder(), "start-first")}
-	for _, s := range c.Remaining[:min(size, len(c.Remaining))] {
-		op.Slots = append(op.Slots, s.Id)
-	}
-	return op, nil
+// Prober asks the world outside. The sample of a key, once there, stays; nil:
+// it isn't there yet, look again once told.
+type Prober interface {
+	Probe(key string, ask ProbeOf) *api.Sample
 }
 
-// unwaited are the slots that no wait of the journal was for.
-func unwaited(slots []string, journal []*api.Op) []string {
-	waited := map[string]bool{}
-	for _, op := range journal {
-		if op.Kind == "wait_healthy" {
-			for _, s := range op.Slots {
-				waited[s] = true
-			}
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(slots), func(s string) bool { return waited[s] })
+// ProbeOf is a probe and what it is about.
+type ProbeOf struct {
+	Probe   *api.Probe
+	Service string   // id
+	Tasks   []string // ids of ready tasks of the new version, for exec
 }
 
-// sortSlots orders by number, or by node id for a global service.
-func sortSlots(slots []*api.Slot) {
-	slices.SortFunc(slots, func(a, b *api.Slot) int {
-		return cmp.Or(cmp.Compare(len(a.Key), len(b.Key)), strings.Compare(a.Key, b.Key))
-	})
-}
+// Library is the strategy of a policy that names none.
+const Library = "@orch//rollout.star:rolling"
+
+// APIVersion is that of the ops which this engine knows.
+const APIVersion = 1
+
+// MaxOps is how many ops a rollout may take.
+const MaxOps = 4096

@@ -49,13 +49,13 @@ func roomFilters(r Request) []filter {
 	var fs []filter
 	if most := int(r.Service.Spec.GetPlacement().GetMaxPerNode()); most > 0 {
 		fs = append(fs, func(c *candidate) string {
-			if c.mine >= most {
+			if c.mine-r.insteadOn(c) >= most {
 				return fmt.Sprintf("has %d of it already (max_per_node)|have %d of it already (max_per_node)", most, most)
 			}
 			return ""
 		})
 	}
-	return append(fs, resourceFilter(r.Spec.GetResources()), portFilter(r.Spec.GetHostPorts()))
+	return append(fs, resourceFilter(r), portFilter(r))
 }
 
 func available(c *candidate) string {
@@ -84,16 +84,26 @@ func runtimeFilter(name string) filter {
 	}
 }
 
-func resourceFilter(r *api.Resources) filter {
+// insteadOn is 1 on the node of the task that a request comes instead of.
+func (r Request) insteadOn(c *candidate) int {
+	if r.Instead != nil && r.Instead.NodeId == c.Id {
+		return 1
+	}
+	return 0
+}
+
+func resourceFilter(request Request) filter {
+	r, old := request.Spec.GetResources(), request.InsteadSpec.GetResources()
 	return func(c *candidate) string {
 		if r == nil {
 			return ""
 		}
-		if r.CpusMilli > 0 && c.cpus+r.CpusMilli > c.Facts.GetCpusMilli() {
+		n := int64(request.insteadOn(c))
+		if r.CpusMilli > 0 && c.cpus-n*old.GetCpusMilli()+r.CpusMilli > c.Facts.GetCpusMilli() {
 			need := fmt.Sprintf(" cpus (need %g)", float64(r.CpusMilli)/1000)
 			return "lacks" + need + "|lack" + need
 		}
-		if r.Memory > 0 && c.memory+r.Memory > c.Facts.GetMemory() {
+		if r.Memory > 0 && c.memory-n*old.GetMemory()+r.Memory > c.Facts.GetMemory() {
 			need := fmt.Sprintf(" memory (need %s)", size(r.Memory))
 			return "lacks" + need + "|lack" + need
 		}
@@ -101,10 +111,13 @@ func resourceFilter(r *api.Resources) filter {
 	}
 }
 
-func portFilter(ports []*api.HostPort) filter {
+func portFilter(r Request) filter {
 	return func(c *candidate) string {
-		for _, p := range ports {
+		for _, p := range r.Spec.GetHostPorts() {
 			for _, o := range c.ports[portKey(p)] {
+				if o.task == r.Instead.GetId() && r.Instead != nil {
+					continue
+				}
 				if p.HostIp == "" || o.ip == "" || p.HostIp == o.ip {
 					text := fmt.Sprintf(" port %s taken by %s", portKey(p), o.task)
 					return "has" + text + "|have" + text

@@ -22,6 +22,10 @@ type Request struct {
 	// are used more alike then; empty: the task needs a node.
 	Leave string
 	Avoid string // node id: the last choice
+	// Instead is the task whose room and ports this one gets on its node; nil:
+	// none.
+	Instead     *api.Task
+	InsteadSpec *api.TaskSpec
 }
 
 // Decision is the answer to the request at the same position: a node, or the
@@ -51,7 +55,7 @@ func Place(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.Tas
 
 // alike requests differ in nothing that a filter or a score looks at.
 func alike(a, b Request) bool {
-	return a.Service.Id == b.Service.Id && a.Task.Version == b.Task.Version && a.Pin == b.Pin && a.Leave == b.Leave && a.Avoid == b.Avoid
+	return a.Service.Id == b.Service.Id && a.Task.Version == b.Task.Version && a.Pin == b.Pin && a.Leave == b.Leave && a.Avoid == b.Avoid && a.Instead == nil && b.Instead == nil
 }
 
 // candidate is a node with what is taken of it.
@@ -206,17 +210,6 @@ func Specs(v state.View) func(*api.Task) *api.TaskSpec {
 		}
 		return s
 	}
-}
-
-// LocalVolume is the first mount of a volume that exists on one node only;
-// nil: there is none.
-func LocalVolume(s *api.TaskSpec) *api.Mount {
-	for _, m := range s.GetMounts() {
-		if m.Type == "volume" {
-			return m
-		}
-	}
-	return nil
 }
 
 // neighbourhoods gives each candidate the counts of the service's tasks on

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"orch/engine/api"
+	"orch/engine/spec"
 	"orch/engine/state"
 )
 
@@ -65,7 +66,7 @@ func (r *rebalancer) movable(v state.View, svc *api.Service) *movable {
 		return nil
 	}
 	m := &movable{svc: svc, spec: v.Version(svc.Id, svc.Version).GetTask(), on: map[*candidate][]*api.Task{}}
-	if m.spec == nil || LocalVolume(m.spec) != nil {
+	if m.spec == nil || spec.LocalVolume(m.spec) != nil {
 		return nil
 	}
 	slots := map[string]bool{}

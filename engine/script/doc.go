@@ -1,10 +1,8 @@
-// Package script runs the whole engine without raft, network, agents or time:
-// real state, real reconcile, rollout and schedule on a clock that only tests
-// move, with agents that take tasks through their states at once unless they
-// are told to hold them.
+// Package script holds what the whole engine must do, as transcripts in
+// testdata/*.txt that a reader can follow before knowing any Go, played through
+// in package simulate, and as properties of random worlds.
 //
-// It exists for tests: World is what they drive, testdata/*.txt are
-// transcripts that a reader can follow before knowing any Go.
+// It exists for tests.
 //
 // # What a cluster must do, and where it is shown
 //

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"orch/engine/api"
+	"orch/engine/simulate"
 )
 
 // Seconds draws a duration of 0 to 5 seconds, or none.
@@ -73,10 +74,10 @@ func drawStack(t *rapid.T) *api.StackSpec {
 
 // RandomEvent lets one thing happen: a release, news of a node, a task's end,
 // an operator's signal, another leader.
-func (w *World) RandomEvent(t *rapid.T) error {
+func RandomEvent(t *rapid.T, w *simulate.World) error {
 	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
 	v := w.State.View()
-	if len(w.agents) == 0 && rapid.IntRange(0, 4).Draw(t, "no nodes") > 0 {
+	if w.Nodes() == 0 && rapid.IntRange(0, 4).Draw(t, "no nodes") > 0 {
 		if err := w.NodeUp(&api.Node{Id: id}); err != nil {
 			return err
 		}
@@ -101,19 +102,19 @@ func (w *World) RandomEvent(t *rapid.T) error {
 		_, err := w.Apply(next, "run")
 		return err
 	case 2:
-		if a := w.agents[w.node(id)]; a == nil || a.down {
+		if known, down := w.Has(id); !known || down {
 			return w.NodeUp(&api.Node{Id: id})
 		}
 		return w.NodeDown(id)
 	case 3, 14:
-		if w.agents[w.node(id)] != nil {
+		if known, _ := w.Has(id); known {
 			return w.NodeSet(id, &api.SetNode{
 				Availability: rapid.SampledFrom([]string{"", "active", "drain", "pause"}).Draw(t, "availability"),
 				Labels:       map[string]string{"disk": rapid.SampledFrom([]string{"", "ssd"}).Draw(t, "disk")},
 			})
 		}
 	case 15:
-		if w.agents[w.node(id)] != nil && rapid.IntRange(0, 2).Draw(t, "remove") == 0 {
+		if known, _ := w.Has(id); known && rapid.IntRange(0, 2).Draw(t, "remove") == 0 {
 			return w.NodeRemove(id)
 		}
 	case 16:

@@ -1,4 +1,4 @@
-package script
+package script_test
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"orch/engine/api"
+	"orch/engine/script"
+	"orch/engine/simulate"
 	"orch/engine/state"
 )
 
@@ -36,7 +38,7 @@ func TestLeaderKilledAnywhere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := func(killAt int) (end string, entries int) {
-				w := New()
+				w := script.New()
 				step := func(err error) {
 					t.Helper()
 					if errors.Is(err, errKilled) {
@@ -104,7 +106,7 @@ func rolledOnce(v state.View) error {
 }
 
 // ending is what the cluster came to, without times and attempts.
-func ending(w *World) string {
+func ending(w *simulate.World) string {
 	v := w.State.View()
 	var out strings.Builder
 	svc := v.Service("app/web")
@@ -114,7 +116,7 @@ func ending(w *World) string {
 		fmt.Fprintf(&out, "%s wants %s:", s.Id, v.Version(svc.Id, s.Version).Task.Image)
 		for _, t := range v.TasksOf(svc.Id) {
 			if t.SlotId == s.Id && !state.Ended(t.Status.State) {
-				fmt.Fprintf(&out, " %s %s", image(v, t), stateName(t.Status.State))
+				fmt.Fprintf(&out, " %s %s", simulate.Image(v, t), simulate.StateName(t.Status.State))
 			}
 		}
 		out.WriteString("\n")

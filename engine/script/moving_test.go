@@ -1,4 +1,4 @@
-package script
+package script_test
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"orch/engine/api"
+	"orch/engine/script"
 	"orch/engine/state"
 )
 
@@ -21,7 +22,7 @@ func TestLeaderKilledWhileMoving(t *testing.T) {
 				most = 2
 			}
 			run := func(killAt int) (end string, entries int) {
-				w := New()
+				w := script.New()
 				step := func(err error) {
 					t.Helper()
 					if errors.Is(err, errKilled) {

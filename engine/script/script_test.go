@@ -1,4 +1,4 @@
-package script
+package script_test
 
 import (
 	"fmt"
@@ -11,19 +11,39 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"orch/engine/api"
+	"orch/engine/rollout"
+	"orch/engine/script"
+	"orch/engine/simulate"
 	"orch/engine/state"
+	"orch/playbooks"
 )
 
 // TestTranscripts runs testdata/*.txt. Run with -rewrite after a change that
 // is meant, and read the diff.
 func TestTranscripts(t *testing.T) {
+	transcripts(t, &playbooks.Strategies{})
+}
+
+// TestTranscriptsWithTheTwin: rolling in Go comes to the same.
+func TestTranscriptsWithTheTwin(t *testing.T) {
+	transcripts(t, script.Rolling{})
+}
+
+func transcripts(t *testing.T, strategy rollout.Strategy) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		s := &session{World: New()}
+		if _, twin := strategy.(script.Rolling); twin && strings.Contains(path, "strategies") {
+			return // of the library's other strategies there is no twin
+		}
+		s := &session{World: script.New()}
+		s.Strategy = strategy
 		s.Committed = func(v state.View, deltas []state.Delta) error {
 			for _, d := range deltas {
 				if text := s.Describe(d); text != "" {
 					s.out.WriteString(text + "\n")
 				}
+			}
+			if err := script.Bounds(v, deltas); err != nil {
+				return err
 			}
 			return s.invariants(v)
 		}
@@ -40,7 +60,7 @@ func TestTranscripts(t *testing.T) {
 const stack = "app"
 
 type session struct {
-	*World
+	*simulate.World
 	spec *api.StackSpec
 	out  strings.Builder
 }
@@ -55,7 +75,7 @@ func (s *session) invariants(v state.View) error {
 	for _, svc := range v.Services() {
 		want := map[string]int{}
 		for _, t := range v.TasksOf(svc.Id) {
-			if !state.Ended(t.Status.GetState()) {
+			if !state.Ended(t.Status.GetState()) && !t.Hold {
 				want[t.SlotId]++
 			}
 		}
@@ -147,7 +167,7 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 	case "tasks":
 		for _, t := range s.State.View().Tasks() {
 			if strings.HasPrefix(t.Id, id(0)) {
-				fmt.Fprintf(&s.out, "%s %s\n", t.Id, stateName(t.Status.State))
+				fmt.Fprintf(&s.out, "%s %s\n", t.Id, simulate.StateName(t.Status.State))
 			}
 		}
 		return nil

@@ -1,4 +1,4 @@
-package script
+package script_test
 
 import (
 	"slices"
@@ -50,6 +50,12 @@ func (s *session) apply(t *testing.T, d *datadriven.TestData) error {
 				next.Services = slices.DeleteFunc(next.Services, func(x *api.ServiceSpec) bool { return x.Name == name })
 			}
 			s.field(t, next, svc, a)
+		}
+		if svc.Update == nil {
+			svc.Update = &api.RolloutPolicy{}
+		}
+		if svc.Update.Monitor == nil {
+			svc.Update.Monitor = durationpb.New(0)
 		}
 	}
 	r, err := s.Apply(next, "run")

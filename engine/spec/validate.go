@@ -157,7 +157,27 @@ func (v *validator) service(s *api.ServiceSpec) {
 		case d.Condition == "done" && on.Mode != "job":
 			v.problem(firstOf(d.Origin, s.Origin), "service %q waits until %q is done, but that is no job", s.Name, d.Service)
 		}
+		if on.GetJob().GetOnDemand() {
+			v.problem(firstOf(d.Origin, s.Origin), "service %q waits for job %q, which runs only when a rollout runs it: a rollout's own jobs need no depends_on", s.Name, d.Service)
+		}
 		v.oneOf(firstOf(d.Origin, s.Origin), "service", s.Name, "condition", d.Condition, "started", "ready", "done")
+	}
+	v.jobs(s, "before", s.GetUpdate().GetBefore())
+	v.jobs(s, "after", s.GetUpdate().GetAfter())
+	if s.GetJob().GetOnDemand() && s.Job.Schedule != "" {
+		v.problem(s.Origin, "job %q has a schedule, but a rollout runs it: make two jobs of it", s.Name)
+	}
+}
+
+// jobs checks those that a rollout of s runs.
+func (v *validator) jobs(s *api.ServiceSpec, when string, names []string) {
+	for _, name := range names {
+		switch j, ok := v.services[name]; {
+		case !ok:
+			v.problem(firstOf(s.Update.Origin, s.Origin), "service %q: its rollout runs job %q (%s), which is not in the stack: put it into jobs", s.Name, name, when)
+		case j.Mode != "job":
+			v.problem(firstOf(s.Update.Origin, s.Origin), "service %q: its rollout runs %q (%s), which is no job", s.Name, name, when)
+		}
 	}
 }
 

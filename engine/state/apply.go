@@ -95,19 +95,6 @@ func (w *writer) setStack(s *api.SetStack) error {
 	return nil
 }
 
-// reopen drops the open op of a service's rollout, which is then begun anew:
-// its deadline went on while the stack was stopped.
-func (w *writer) reopen(svc *api.Service) {
-	old := w.Rollout(svc.RolloutId)
-	if old == nil || old.Outcome != "" || len(old.Journal) == 0 || old.Journal[len(old.Journal)-1].EndedAt != nil {
-		return
-	}
-	r := proto.CloneOf(old)
-	r.Journal = r.Journal[:len(r.Journal)-1]
-	r.Generation++
-	w.put(rolloutTable, r)
-}
-
 // report takes what an agent says of its own tasks. States only advance.
 func (w *writer) report(r *api.ReportStatus) {
 	for _, s := range r.GetStatuses() {
@@ -134,6 +121,6 @@ func shallow(t *api.Task) *api.Task {
 		Id: t.Id, ServiceId: t.ServiceId, SlotId: t.SlotId, Attempt: t.Attempt, Version: t.Version,
 		NodeId: t.NodeId, Desired: t.Desired, Wait: t.Wait, Status: t.Status, CreatedAt: t.CreatedAt,
 		NotBefore: t.NotBefore, Failures: t.Failures, RolloutId: t.RolloutId, StopReason: t.StopReason,
-		Run: t.Run, StopSince: t.StopSince, Move: t.Move,
+		Run: t.Run, StopSince: t.StopSince, Move: t.Move, Hold: t.Hold,
 	}
 }

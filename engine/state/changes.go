@@ -28,13 +28,10 @@ func (w *writer) changes(c *api.Changes) error {
 		w.changeTask(ch)
 	}
 	for _, s := range c.Services {
-		if old := w.Service(s.Id); old != nil {
-			svc := proto.CloneOf(old)
-			if s.Run != nil {
-				svc.Run = s.Run
-			}
-			w.put(serviceTable, svc)
-		}
+		w.changeService(s)
+	}
+	for _, r := range c.Releases {
+		w.changeRelease(r)
 	}
 	for _, id := range c.DeleteTasks {
 		if t := w.Task(id); t != nil {
@@ -53,6 +50,16 @@ func (w *writer) changes(c *api.Changes) error {
 		w.deleteStack(name)
 	}
 	return nil
+}
+
+func (w *writer) changeService(c *api.ServiceChange) {
+	old := w.Service(c.GetId())
+	if old == nil || c.Run == nil {
+		return
+	}
+	svc := shallowService(old)
+	svc.Run = c.Run
+	w.put(serviceTable, svc)
 }
 
 func (w *writer) create(t *api.Task) {
@@ -87,6 +94,9 @@ func (w *writer) changeTask(c *api.TaskChange) {
 	if c.Move != "" {
 		t.Move = c.Move
 	}
+	if c.ClearHold {
+		t.Hold = false
+	}
 	switch {
 	case c.ClearWait:
 		t.Wait = nil
@@ -101,105 +111,6 @@ func (w *writer) changeTask(c *api.TaskChange) {
 		}
 	}
 	w.put(taskTable, t)
-}
-
-// advance ends and begins ops of a rollout, if it still is where the
-// proposer saw it.
-func (w *writer) advance(a *api.RolloutAdvance) {
-	old := w.Rollout(a.GetId())
-	if old == nil || old.Outcome != "" || old.Generation != a.Generation || uint64(len(old.Journal)) != a.Seq {
-		return
-	}
-	r := proto.CloneOf(old)
-	if a.End != nil && len(r.Journal) > 0 {
-		r.Journal[len(r.Journal)-1] = a.End
-	}
-	if a.Begin != nil {
-		r.Journal = append(r.Journal, a.Begin)
-	}
-	if len(a.FailedTasks) > 0 {
-		r.FailedTasks = a.FailedTasks
-	}
-	if a.Reason != "" {
-		r.Reason = a.Reason
-	}
-	if a.Phase != "" && a.Phase != r.Phase {
-		r.Phase = a.Phase
-		r.Generation++
-	}
-	if a.Outcome != "" {
-		r.Outcome, r.EndedAt = a.Outcome, w.now
-	}
-	w.put(rolloutTable, r)
-	for _, s := range a.Slots {
-		if was := w.Slot(s.GetId()); was != nil {
-			s = proto.CloneOf(s)
-			s.Attempts = was.Attempts
-			w.put(slotTable, s)
-		}
-	}
-	w.settle(r)
-}
-
-// settle brings the service in line with what its rollout came to.
-func (w *writer) settle(r *api.Rollout) {
-	old := w.Service(r.ServiceId)
-	if old == nil || old.RolloutId != r.Id {
-		return
-	}
-	svc := proto.CloneOf(old)
-	switch {
-	case r.Outcome == "succeeded":
-		svc.StableSpec, svc.StableVersion, svc.StableRelease = svc.Spec, svc.Version, svc.Release
-	case r.Phase == "rollback" && svc.Version == r.ToVersion && svc.StableSpec != nil:
-		svc.Spec, svc.Version, svc.Release = svc.StableSpec, svc.StableVersion, svc.StableRelease
-	default:
-		return
-	}
-	w.put(serviceTable, svc)
-}
-
-func (w *writer) signalRollout(s *api.SignalRollout) error {
-	svc := w.Service(s.GetServiceId())
-	if svc == nil {
-		return refuse(NotFound, "no service %q", s.GetServiceId())
-	}
-	old := w.Rollout(svc.RolloutId)
-	switch {
-	case old == nil:
-		return refuse(NotFound, "service %q has no rollout", svc.Id)
-	case s.Signal == "resume" && halted(old):
-		r := proto.CloneOf(old)
-		r.Outcome, r.EndedAt = "", nil
-		if r.Phase != "rollback" {
-			r.Reason = ""
-		}
-		r.Journal, r.FailedTasks = nil, nil
-		r.Generation++
-		w.put(rolloutTable, r)
-	case s.Signal == "pause" && old.Outcome == "":
-		w.endRollout(svc, "paused", "paused by "+s.By)
-	case s.Signal == "abort" && (old.Outcome == "" || halted(old)):
-		r := proto.CloneOf(old)
-		r.Outcome, r.EndedAt, r.Phase, r.Reason = "", nil, "rollback", "aborted by "+s.By
-		r.Journal = nil
-		r.Generation++
-		w.put(rolloutTable, r)
-		w.settle(r)
-	default:
-		return refuse(Invalid, "cannot %s the rollout of %q: it is %s", s.Signal, svc.Id, nonEmpty(old.Outcome, "under way"))
-	}
-	return nil
-}
-
-// halted says that a rollout waits for an operator.
-func halted(r *api.Rollout) bool { return r.Outcome == "paused" || r.Outcome == "needs_operator" }
-
-func nonEmpty(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 func (w *writer) deleteService(id string) {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -99,3 +100,18 @@ func TaskID(slot string, attempt uint64) string { return fmt.Sprintf("%s#%d", sl
 
 // RolloutID names a rollout of a service: "tick/influxdb~2".
 func RolloutID(service string, number int) string { return fmt.Sprintf("%s~%d", service, number) }
+
+// beside marks the second slot of a global service on one node, which is
+// there while a surge is, or after it was adopted.
+const beside = "+"
+
+// SlotNode is the name of the node that a slot of a global service is for.
+func SlotNode(s *api.Slot) string { return strings.TrimSuffix(s.Key, beside) }
+
+// OtherKey is the key of the other slot of a global service on its node.
+func OtherKey(key string) string {
+	if node, ok := strings.CutSuffix(key, beside); ok {
+		return node
+	}
+	return key + beside
+}

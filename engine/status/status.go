@@ -11,6 +11,7 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/reconcile"
+	"orch/engine/rollout"
 	"orch/engine/spec"
 	"orch/engine/state"
 )
@@ -26,13 +27,31 @@ func Stack(v state.View, name string, now time.Time) *api.StackStatus {
 		return nil
 	}
 	out := &api.StackStatus{Stack: name, Release: st.Release, Stopped: st.Stopped, Removed: st.Removed, Converged: true}
+	r := v.Release(name, st.Release)
+	out.Outcome, out.Phase, out.Reason = r.GetOutcome(), r.GetPhase(), r.GetReason()
 	for _, svc := range v.ServicesOf(name) {
 		s := Service(v, svc, now)
 		out.Converged = out.Converged && s.Converged
-		out.Failed = out.Failed || s.Failed
+		out.Failed = out.Failed || s.Failed && !acts(r, v.Rollout(svc.RolloutId))
 		out.Services = append(out.Services, s)
 	}
+	if st.Stopped || st.Removed {
+		return out
+	}
+	switch out.Outcome {
+	case "":
+		out.Converged = false
+		out.Failed = out.Failed && out.Phase == "forward"
+	case "succeeded":
+	default:
+		out.Failed = true
+	}
 	return out
+}
+
+// acts says that the release will do something about a rollout that failed.
+func acts(r *api.Release, ro *api.Rollout) bool {
+	return r.GetOutcome() == "" && ro != nil && ro.Release == r.GetNumber() && (ro.Outcome == "rolled_back" || ro.Outcome == "failed")
 }
 
 // Service sums up one service.
@@ -77,7 +96,7 @@ type summary struct {
 func (s *summary) count() {
 	slots := s.view.SlotsOf(s.svc.Id)
 	for _, slot := range slots {
-		if !slot.Removed {
+		if !slot.Removed && slot.Group == "" {
 			s.Want++
 		}
 	}
@@ -201,10 +220,11 @@ func (s *summary) judge() {
 		s.job()
 		return
 	case s.rollout != nil && s.rollout.Outcome == "":
-		s.State, s.Reason = "updating", progress(s.rollout, s.now)
+		s.State = "updating"
 		if s.rollout.Phase == "rollback" {
 			s.State = "rolling back"
 		}
+		s.Reason, s.Since, s.Deadline = rollout.Waits(s.view, s.rollout, s.now)
 		return
 	case s.rollout != nil && s.rollout.Outcome != "succeeded" && s.rollout.Outcome != "superseded":
 		s.State, s.Failed = s.rollout.Outcome, true
@@ -298,41 +318,4 @@ func Reason(t *api.Task) string {
 		return "is being stopped"
 	}
 	return ""
-}
-
-// progress says what a rollout under way waits for.
-func progress(r *api.Rollout, now time.Time) string {
-	if len(r.Journal) == 0 {
-		return "begins"
-	}
-	op := r.Journal[len(r.Journal)-1]
-	left := op.Deadline.AsTime().Sub(now).Round(time.Second)
-	text := ""
-	switch {
-	case op.EndedAt != nil:
-		text = "goes on"
-	case op.Kind == "pause":
-		text = fmt.Sprintf("pauses for %s", left)
-	case op.Kind == "wait_healthy":
-		text = "waits until " + names(op.Slots) + " healthy"
-		if d := op.Duration.AsDuration(); d > 0 {
-			text += fmt.Sprintf(" for %s", d)
-		}
-	default:
-		text = op.Kind
-	}
-	if r.Phase == "rollback" && r.Reason != "" {
-		text += ", after: " + r.Reason
-	}
-	return text
-}
-
-func names(slots []string) string {
-	switch len(slots) {
-	case 1:
-		return slots[0] + " is"
-	case 2:
-		return slots[0] + " and " + slots[1] + " are"
-	}
-	return fmt.Sprintf("%d slots are", len(slots))
 }

@@ -7,6 +7,7 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/script"
+	"orch/engine/simulate"
 	"orch/engine/status"
 )
 
@@ -28,41 +29,41 @@ func TestWhoWaitsIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run := func(w *script.World, d time.Duration) { ok(w.Advance(d)) }
+	run := func(w *simulate.World, d time.Duration) { ok(w.Advance(d)) }
 	for name, c := range map[string]struct {
-		do   func(*script.World)
+		do   func(*simulate.World)
 		want told
 	}{
-		"nothing yet": {func(*script.World) {}, told{"waiting", false, false, "its tasks are being made"}},
-		"running":     {func(w *script.World) { run(w, time.Second) }, told{"running", true, false, ""}},
-		"pulling": {func(w *script.World) {
+		"nothing yet": {func(*simulate.World) {}, told{"waiting", false, false, "its tasks are being made"}},
+		"running":     {func(w *simulate.World) { run(w, time.Second) }, told{"running", true, false, ""}},
+		"pulling": {func(w *simulate.World) {
 			w.Hold("app/web", api.TaskState_TASK_STATE_STARTING)
 			run(w, time.Second)
 		}, told{"waiting", false, false, "is being prepared"}},
-		"starting": {func(w *script.World) {
+		"starting": {func(w *simulate.World) {
 			w.Hold("app/web", api.TaskState_TASK_STATE_RUNNING)
 			run(w, time.Second)
 		}, told{"starting", false, false, "waits for its first good health check"}},
-		"crash loop": {func(w *script.World) {
+		"crash loop": {func(w *simulate.World) {
 			w.Break("v1", "it broke", -1, -1)
 			run(w, time.Minute)
 		}, told{"failing", false, true, "app/web.1 failed 6 times in a row: it broke"}},
-		"stopping": {func(w *script.World) {
+		"stopping": {func(w *simulate.World) {
 			run(w, time.Second)
 			w.Hold("app/web", api.TaskState_TASK_STATE_STOPPED)
 			ok(w.SetStack("app", "stop"))
 			run(w, time.Second)
 		}, told{"stopping", false, false, "waits for 2 tasks to stop"}},
-		"stopped": {func(w *script.World) {
+		"stopped": {func(w *simulate.World) {
 			run(w, time.Second)
 			ok(w.SetStack("app", "stop"))
 			run(w, time.Second)
 		}, told{"stopped", true, false, ""}},
-		"in a pause": {func(w *script.World) {
+		"in a pause": {func(w *simulate.World) {
 			run(w, time.Second)
 			s := web(2)
 			s.Task.Image = "v2"
-			s.Update = &api.RolloutPolicy{Delay: script.Duration(time.Minute)}
+			s.Update = &api.RolloutPolicy{Delay: simulate.Duration(time.Minute)}
 			_, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{s}}, "run")
 			ok(err)
 			run(w, time.Second)

@@ -24,6 +24,7 @@ import (
 	"orch/engine/ca"
 	"orch/engine/folder"
 	"orch/engine/operator"
+	"orch/engine/rollout"
 )
 
 // Config of a daemon.
@@ -32,6 +33,7 @@ type Config struct {
 	NoAgent   bool   // it runs no tasks
 	Version   string // of orch
 	Evaluator operator.Evaluator
+	Strategy  rollout.Strategy
 	Logger    *slog.Logger
 }
 

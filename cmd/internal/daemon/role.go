@@ -96,7 +96,7 @@ func (d *Daemon) runEngine(ctx context.Context) error {
 	}
 	e, err := engine.Open(within, engine.Config{
 		Folder: d.folder, Wallet: d.wallet, Listen: settings.Listen, Advertise: settings.Advertise,
-		Evaluator: d.cfg.Evaluator, Version: d.cfg.Version, Logger: d.log, Membership: d.learn,
+		Evaluator: d.cfg.Evaluator, Strategy: d.cfg.Strategy, Version: d.cfg.Version, Logger: d.log, Membership: d.learn,
 	})
 	if err != nil {
 		if within.Err() != nil && ctx.Err() == nil {

@@ -75,6 +75,9 @@ const (
 	// ClusterServiceSignalRolloutProcedure is the fully-qualified name of the ClusterService's
 	// SignalRollout RPC.
 	ClusterServiceSignalRolloutProcedure = "/orch.v1.ClusterService/SignalRollout"
+	// ClusterServiceWatchRolloutProcedure is the fully-qualified name of the ClusterService's
+	// WatchRollout RPC.
+	ClusterServiceWatchRolloutProcedure = "/orch.v1.ClusterService/WatchRollout"
 	// ClusterServiceLogsProcedure is the fully-qualified name of the ClusterService's Logs RPC.
 	ClusterServiceLogsProcedure = "/orch.v1.ClusterService/Logs"
 	// ClusterServiceEventsProcedure is the fully-qualified name of the ClusterService's Events RPC.
@@ -148,6 +151,8 @@ type ClusterServiceClient interface {
 	ScaleService(context.Context, *connect.Request[api.ScaleServiceRequest]) (*connect.Response[api.ApplyResponse], error)
 	RestartService(context.Context, *connect.Request[api.RestartServiceRequest]) (*connect.Response[api.ApplyResponse], error)
 	SignalRollout(context.Context, *connect.Request[api.SignalRolloutRequest]) (*connect.Response[api.SignalRolloutResponse], error)
+	// WatchRollout streams a service's newest rollout, first at once, then on each change.
+	WatchRollout(context.Context, *connect.Request[api.WatchRolloutRequest]) (*connect.ServerStreamForClient[api.RolloutStatus], error)
 	Logs(context.Context, *connect.Request[api.LogsRequest]) (*connect.ServerStreamForClient[api.LogBatch], error)
 	Events(context.Context, *connect.Request[api.EventsRequest]) (*connect.ServerStreamForClient[api.Event], error)
 	PutSecret(context.Context, *connect.Request[api.PutSecretRequest]) (*connect.Response[api.PutSecretResponse], error)
@@ -274,6 +279,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceSignalRolloutProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("SignalRollout")),
+			connect.WithClientOptions(opts...),
+		),
+		watchRollout: connect.NewClient[api.WatchRolloutRequest, api.RolloutStatus](
+			httpClient,
+			baseURL+ClusterServiceWatchRolloutProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("WatchRollout")),
 			connect.WithClientOptions(opts...),
 		),
 		logs: connect.NewClient[api.LogsRequest, api.LogBatch](
@@ -410,6 +421,7 @@ type clusterServiceClient struct {
 	scaleService   *connect.Client[api.ScaleServiceRequest, api.ApplyResponse]
 	restartService *connect.Client[api.RestartServiceRequest, api.ApplyResponse]
 	signalRollout  *connect.Client[api.SignalRolloutRequest, api.SignalRolloutResponse]
+	watchRollout   *connect.Client[api.WatchRolloutRequest, api.RolloutStatus]
 	logs           *connect.Client[api.LogsRequest, api.LogBatch]
 	events         *connect.Client[api.EventsRequest, api.Event]
 	putSecret      *connect.Client[api.PutSecretRequest, api.PutSecretResponse]
@@ -504,6 +516,11 @@ func (c *clusterServiceClient) RestartService(ctx context.Context, req *connect.
 // SignalRollout calls orch.v1.ClusterService.SignalRollout.
 func (c *clusterServiceClient) SignalRollout(ctx context.Context, req *connect.Request[api.SignalRolloutRequest]) (*connect.Response[api.SignalRolloutResponse], error) {
 	return c.signalRollout.CallUnary(ctx, req)
+}
+
+// WatchRollout calls orch.v1.ClusterService.WatchRollout.
+func (c *clusterServiceClient) WatchRollout(ctx context.Context, req *connect.Request[api.WatchRolloutRequest]) (*connect.ServerStreamForClient[api.RolloutStatus], error) {
+	return c.watchRollout.CallServerStream(ctx, req)
 }
 
 // Logs calls orch.v1.ClusterService.Logs.
@@ -621,6 +638,8 @@ type ClusterServiceHandler interface {
 	ScaleService(context.Context, *connect.Request[api.ScaleServiceRequest]) (*connect.Response[api.ApplyResponse], error)
 	RestartService(context.Context, *connect.Request[api.RestartServiceRequest]) (*connect.Response[api.ApplyResponse], error)
 	SignalRollout(context.Context, *connect.Request[api.SignalRolloutRequest]) (*connect.Response[api.SignalRolloutResponse], error)
+	// WatchRollout streams a service's newest rollout, first at once, then on each change.
+	WatchRollout(context.Context, *connect.Request[api.WatchRolloutRequest], *connect.ServerStream[api.RolloutStatus]) error
 	Logs(context.Context, *connect.Request[api.LogsRequest], *connect.ServerStream[api.LogBatch]) error
 	Events(context.Context, *connect.Request[api.EventsRequest], *connect.ServerStream[api.Event]) error
 	PutSecret(context.Context, *connect.Request[api.PutSecretRequest]) (*connect.Response[api.PutSecretResponse], error)
@@ -743,6 +762,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceSignalRolloutProcedure,
 		svc.SignalRollout,
 		connect.WithSchema(clusterServiceMethods.ByName("SignalRollout")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceWatchRolloutHandler := connect.NewServerStreamHandler(
+		ClusterServiceWatchRolloutProcedure,
+		svc.WatchRollout,
+		connect.WithSchema(clusterServiceMethods.ByName("WatchRollout")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceLogsHandler := connect.NewServerStreamHandler(
@@ -891,6 +916,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceRestartServiceHandler.ServeHTTP(w, r)
 		case ClusterServiceSignalRolloutProcedure:
 			clusterServiceSignalRolloutHandler.ServeHTTP(w, r)
+		case ClusterServiceWatchRolloutProcedure:
+			clusterServiceWatchRolloutHandler.ServeHTTP(w, r)
 		case ClusterServiceLogsProcedure:
 			clusterServiceLogsHandler.ServeHTTP(w, r)
 		case ClusterServiceEventsProcedure:
@@ -996,6 +1023,10 @@ func (UnimplementedClusterServiceHandler) RestartService(context.Context, *conne
 
 func (UnimplementedClusterServiceHandler) SignalRollout(context.Context, *connect.Request[api.SignalRolloutRequest]) (*connect.Response[api.SignalRolloutResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.SignalRollout is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) WatchRollout(context.Context, *connect.Request[api.WatchRolloutRequest], *connect.ServerStream[api.RolloutStatus]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.WatchRollout is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) Logs(context.Context, *connect.Request[api.LogsRequest], *connect.ServerStream[api.LogBatch]) error {

@@ -1,4 +1,4 @@
-package script
+package simulate
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 type World struct {
 	State    *state.State
 	Strategy rollout.Strategy
+	Prober   rollout.Prober
 	Now      time.Time
 	// Choose says which services a pass looks at; nil: all of them.
 	Choose func(state.View, time.Time) []string
@@ -31,6 +32,8 @@ type World struct {
 	Planned func(control.Pass)
 	// Committed sees every entry; an error stops the run.
 	Committed func(state.View, []state.Delta) error
+	// JobsEnd lets tasks of jobs end with exit code 0 once they run.
+	JobsEnd bool
 	// Entries counts what was committed.
 	Entries int
 
@@ -43,14 +46,15 @@ type World struct {
 
 // New makes a cluster without nodes at noon of a Tuesday.
 func New() *World {
-	w := &World{
-		State: state.New(), Strategy: rollout.Rolling{}, Now: time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC),
-		agents: map[string]*agent{}, holds: map[string]api.TaskState{}, broken: map[string]broken{},
-	}
+	w := empty(time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC))
 	if _, err := w.Propose(&api.Command{Kind: &api.Command_PutCluster{PutCluster: &api.Cluster{Id: "c"}}}); err != nil {
 		panic(err)
 	}
 	return w
+}
+
+func empty(now time.Time) *World {
+	return &World{State: state.New(), Now: now, agents: map[string]*agent{}, holds: map[string]api.TaskState{}, broken: map[string]broken{}}
 }
 
 // Propose commits a command at once.
@@ -100,7 +104,11 @@ func (w *World) Settle() error {
 
 // Plan is what the leader would do now with all services.
 func (w *World) Plan() control.Pass {
-	return control.Plan(w.State.View(), w.services(), w.Strategy, w.Now)
+	return control.Plan(w.State.View(), w.services(), w.asks(), w.Now)
+}
+
+func (w *World) asks() rollout.World {
+	return rollout.World{Strategy: w.Strategy, Prober: w.Prober}
 }
 
 func (w *World) services() []string {
@@ -117,7 +125,7 @@ func (w *World) pass() (worked bool, err error) {
 	if w.Choose != nil {
 		ids = w.Choose(v, w.Now)
 	}
-	p := control.Plan(v, ids, w.Strategy, w.Now)
+	p := control.Plan(v, ids, w.asks(), w.Now)
 	if w.Planned != nil {
 		w.Planned(p)
 	}
@@ -147,19 +155,28 @@ func (w *World) Advance(d time.Duration) error {
 			return err
 		}
 		next := end
-		if !w.wake.IsZero() && w.wake.After(w.Now) && w.wake.Before(next) {
-			next = w.wake
-		}
-		for _, a := range w.agents {
-			if at := a.wake(w); at.After(w.Now) && at.Before(next) {
-				next = at
-			}
+		if at := w.nextWake(); !at.IsZero() && at.Before(next) {
+			next = at
 		}
 		if !w.Now.Before(end) {
 			return nil
 		}
 		w.Now = next
 	}
+}
+
+// nextWake is when somebody has something to do by time alone; zero: never.
+func (w *World) nextWake() (next time.Time) {
+	soon := func(at time.Time) {
+		if at.After(w.Now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	soon(w.wake)
+	for _, a := range w.agents {
+		soon(a.wake(w))
+	}
+	return next
 }
 
 // KillLeader drops all that isn't in the log: a new engine restores the old
@@ -281,6 +298,16 @@ func (w *World) SetStack(name, action string) error {
 	_, err := w.Propose(&api.Command{Kind: &api.Command_SetStack{SetStack: &api.SetStack{Name: name, Action: action}}})
 	return err
 }
+
+// Has says whether the node of that name is in the cluster, and whether it is
+// cut off.
+func (w *World) Has(name string) (known, down bool) {
+	a := w.agents[w.node(name)]
+	return a != nil, a != nil && a.down
+}
+
+// Nodes counts those in the cluster.
+func (w *World) Nodes() int { return len(w.agents) }
 
 // Running counts what really runs of each slot, whatever the engine believes.
 func (w *World) Running() map[string]int {

@@ -1,4 +1,4 @@
-package script
+package simulate
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"orch/engine/api"
+	"orch/engine/rollout"
 	"orch/engine/state"
 	"orch/engine/status"
 )
@@ -22,6 +23,9 @@ func (w *World) Describe(d state.Delta) string {
 	case *api.Rollout:
 		before, _ := d.Before.(*api.Rollout)
 		return rolloutText(v, before, after)
+	case *api.Release:
+		before, _ := d.Before.(*api.Release)
+		return releaseText(before, after)
 	case *api.Service:
 		before, _ := d.Before.(*api.Service)
 		switch {
@@ -46,7 +50,7 @@ func task(v state.View, before, after *api.Task) string {
 	text := ""
 	switch {
 	case before == nil || before.NodeId != after.NodeId:
-		text = "+ " + after.Id + " " + image(v, after)
+		text = "+ " + after.Id + " " + Image(v, after)
 		if after.NodeId != "" {
 			text += " on " + v.Node(after.NodeId).GetName()
 		}
@@ -54,7 +58,7 @@ func task(v state.View, before, after *api.Task) string {
 			text += fmt.Sprintf(" (failures %d)", after.Failures)
 		}
 	case was != is && state.Ended(is):
-		text = "- " + after.Id + " " + stateName(is)
+		text = "- " + after.Id + " " + StateName(is)
 		if after.Status.Message != "" {
 			text += ": " + after.Status.Message
 		} else if after.StopReason != "" {
@@ -76,7 +80,8 @@ func task(v state.View, before, after *api.Task) string {
 	return text
 }
 
-func image(v state.View, t *api.Task) string {
+// Image is what a task runs.
+func Image(v state.View, t *api.Task) string {
 	return v.Version(t.ServiceId, t.Version).GetTask().GetImage()
 }
 
@@ -87,21 +92,20 @@ func rolloutText(v state.View, before, after *api.Rollout) string {
 		return fmt.Sprintf("~ %s: %s -> %s", after.Id, name(after.FromVersion), name(after.ToVersion))
 	}
 	if n := len(before.Journal); n > 0 && n <= len(after.Journal) {
-		if was, is := before.Journal[n-1], after.Journal[n-1]; was.EndedAt == nil && is.EndedAt != nil && !is.Ok {
+		switch was, is := before.Journal[n-1], after.Journal[n-1]; {
+		case was.EndedAt == nil && is.EndedAt != nil && (!is.Ok || len(is.Failed) > 0):
 			text = fmt.Sprintf("~ %s: %s failed: %s\n", after.Id, is.Kind, is.Reason)
+		case len(is.Samples) > len(was.Samples):
+			text = fmt.Sprintf("~ %s: sample %d: %s\n", after.Id, len(is.Samples), is.Samples[len(is.Samples)-1].Reason)
+		case was.EndedAt == nil && is.By != "":
+			text = fmt.Sprintf("~ %s: %s by %s\n", after.Id, is.Text, is.By)
 		}
 	}
 	if len(after.Journal) > len(before.Journal) {
 		op := after.Journal[len(after.Journal)-1]
-		text += fmt.Sprintf("~ %s: %s", after.Id, op.Kind)
-		if len(op.Slots) > 0 {
-			text += " " + strings.Join(op.Slots, " ")
-		}
-		if op.Order != "" {
-			text += " " + op.Order
-		}
-		if d := op.Duration.AsDuration(); d > 0 {
-			text += " " + d.String()
+		text += fmt.Sprintf("~ %s: %s", after.Id, rollout.Text(op))
+		if op.EndedAt != nil && !op.Ok {
+			text += ": refused: " + op.Reason
 		}
 		text += "\n"
 	}
@@ -114,7 +118,8 @@ func rolloutText(v state.View, before, after *api.Rollout) string {
 	return strings.TrimSuffix(text, "\n")
 }
 
-func stateName(s api.TaskState) string {
+// StateName is a task's state in lower case.
+func StateName(s api.TaskState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "TASK_STATE_"))
 }
 
@@ -137,7 +142,7 @@ func (w *World) Show() string {
 			if state.Ended(t.Status.GetState()) {
 				continue
 			}
-			fmt.Fprintf(&out, "  %s %s %s", t.Id, image(v, t), stateName(t.Status.GetState()))
+			fmt.Fprintf(&out, "  %s %s %s", t.Id, Image(v, t), StateName(t.Status.GetState()))
 			if t.NodeId != "" {
 				fmt.Fprintf(&out, " on %s", cmp.Or(v.Node(t.NodeId).GetName(), t.NodeId))
 			}
@@ -172,3 +177,29 @@ func (w *World) Really() string {
 }
 
 func (w *World) clock(t time.Time) string { return t.UTC().Format("15:04:05") }
+
+// releaseText tells of a release of more than one service.
+func releaseText(before, after *api.Release) string {
+	if before == nil || len(after.Steps) < 2 {
+		return ""
+	}
+	var lines []string
+	say := func(format string, args ...any) {
+		lines = append(lines, strings.TrimSuffix(fmt.Sprintf("= release %d: ", after.Number)+fmt.Sprintf(format, args...), ": "))
+	}
+	if before.Phase == "queued" && after.Phase == "forward" {
+		say("begins")
+	}
+	if before.Phase != after.Phase && after.Phase == "rollback" {
+		say("goes back: %s", after.Reason)
+	}
+	for _, s := range after.Steps {
+		if was := state.Step(before, s.Service); was.GetState() != s.State && s.Action != "change" {
+			say("%s %s: %s", s.Service, s.State, s.Reason)
+		}
+	}
+	if before.Outcome != after.Outcome {
+		say("%s: %s", after.Outcome, after.Reason)
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,4 +1,4 @@
-package script
+package simulate
 
 import (
 	"strings"
@@ -111,6 +111,14 @@ func (a *agent) next(w *World, v state.View, t *api.Task, st *api.TaskStatus) *a
 	case api.TaskState_TASK_STATE_ASSIGNED:
 		next = api.TaskState_TASK_STATE_PREPARING
 	case api.TaskState_TASK_STATE_PREPARING:
+		if t.Hold {
+			if st.Prepared || w.held(t.Id, api.TaskState_TASK_STATE_STARTING) {
+				return nil
+			}
+			st = proto.CloneOf(st)
+			st.Prepared = true
+			return st
+		}
 		next = api.TaskState_TASK_STATE_STARTING
 	case api.TaskState_TASK_STATE_STARTING:
 		next = api.TaskState_TASK_STATE_RUNNING
@@ -119,6 +127,9 @@ func (a *agent) next(w *World, v state.View, t *api.Task, st *api.TaskStatus) *a
 			return w.to(st, api.TaskState_TASK_STATE_FAILED, b.message)
 		}
 	case api.TaskState_TASK_STATE_RUNNING:
+		if w.JobsEnd && t.Run > 0 {
+			return w.to(st, api.TaskState_TASK_STATE_COMPLETE, "exited with code 0")
+		}
 		if bad && b.after >= 0 && !w.Now.Before(st.ReadySince.AsTime().Add(b.after)) {
 			w.spend(image)
 			return w.to(st, api.TaskState_TASK_STATE_FAILED, b.message)
