@@ -24,6 +24,14 @@ func BundleHash(b *api.Bundle) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// hashOf is a bundle's hash as it says, or else as it is.
+func hashOf(b *api.Bundle) string {
+	if b.Hash != "" {
+		return b.Hash
+	}
+	return BundleHash(b)
+}
+
 func add(h hash.Hash, b []byte) {
 	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
 	h.Write(b)

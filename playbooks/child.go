@@ -14,13 +14,20 @@ import (
 	"orch/engine/api"
 )
 
-// IsChild says whether a program started with args is a child of Sandbox.
-func IsChild(args []string) bool { return len(args) > 1 && args[1] == childArg }
+// IsChild says whether a program started with args is a child of Sandbox or
+// of Worker.
+func IsChild(args []string) bool {
+	return len(args) > 1 && (args[1] == childArg || args[1] == workerArg)
+}
 
-// ChildMain is all that a child does: it bounds itself, evaluates what stands
-// on stdin, answers on stdout, and exits.
+// ChildMain is all that a child does: it bounds itself, answers what stands on
+// stdin on stdout, and exits.
 func ChildMain() {
-	if err := child(os.Args[2:], os.Stdin, os.Stdout); err != nil {
+	do := child
+	if os.Args[1] == workerArg {
+		do = workerMain
+	}
+	if err := do(os.Args[2:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -31,7 +38,7 @@ func child(args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("usage: " + childArg + " BYTES DURATION")
 	}
-	memory, err := strconv.ParseUint(args[0], 10, 64)
+	memory, err := boundMemory(args[0])
 	if err != nil {
 		return err
 	}
@@ -39,13 +46,6 @@ func child(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := limitMemory(memory); err != nil {
-		return fmt.Errorf("cannot bound the memory of an evaluation: %w", err)
-	}
-	// Collect garbage before the limit is hit, and keep the rest for the stack
-	// and what the runtime itself needs.
-	debug.SetMemoryLimit(int64(memory / 8 * 7))
-	debug.SetMaxStack(64 << 20)
 	question, err := io.ReadAll(in)
 	if err != nil {
 		return err
@@ -84,4 +84,20 @@ func child(args []string, in io.Reader, out io.Writer) error {
 	}
 	_, err = out.Write(text)
 	return err
+}
+
+// boundMemory bounds what this process may take, in bytes.
+func boundMemory(text string) (uint64, error) {
+	memory, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	if err := limitMemory(memory); err != nil {
+		return 0, fmt.Errorf("cannot bound the memory of an evaluation: %w", err)
+	}
+	// Collect garbage before the limit is hit, and keep the rest for the stack
+	// and what the runtime itself needs.
+	debug.SetMemoryLimit(int64(memory / 8 * 7))
+	debug.SetMaxStack(64 << 20)
+	return memory, nil
 }

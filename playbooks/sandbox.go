@@ -32,8 +32,11 @@ type Sandbox struct {
 	MaxMemory uint64
 }
 
-// childArg is the hidden first argument of a child.
-const childArg = "orch-eval-child"
+// The hidden first arguments of children: of Sandbox, of Worker.
+const (
+	childArg  = "orch-eval-child"
+	workerArg = "orch-strategy-child"
+)
 
 // maxAnswer bounds what a child may send, in bytes.
 const maxAnswer = 256 << 20

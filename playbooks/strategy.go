@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.starlark.net/starlark"
+	"google.golang.org/protobuf/proto"
 
 	"orch/builtins"
 	"orch/engine/api"
@@ -65,6 +66,9 @@ func (s *Strategies) Next(q rollout.Question) (*api.Op, error) {
 	thread.Load = nil
 	_, err = starlark.Call(thread, fn, starlark.Tuple{replay}, kwargs)
 	if op := replay.Asked(); op != nil && errors.Is(err, builtins.ErrSuspended) {
+		if _, err := proto.Marshal(op); err != nil { // text that isn't UTF-8
+			return nil, fmt.Errorf("%s: the strategy asks for what can't be kept: %w", op.Origin, err)
+		}
 		return op, nil
 	}
 	return nil, m.failure(err, run, replay, fn)

@@ -37,9 +37,7 @@ type strategyModule struct {
 func (c *moduleCache) module(thread *starlark.Thread, q rollout.Question, id string) (*strategyModule, error) {
 	key := moduleKey{id: id, params: q.ParamsJson}
 	if q.Bundle != nil {
-		if key.bundle = q.Bundle.Hash; key.bundle == "" {
-			key.bundle = BundleHash(q.Bundle)
-		}
+		key.bundle = hashOf(q.Bundle)
 	}
 	m := c.entry(key)
 	m.mu.Lock()

@@ -189,6 +189,7 @@ func TestStrategyErrors(t *testing.T) {
 		"r as key":    {"def f(r):\n    {r: 1}\n", "r can't be a key"},
 		"r changed":   {"def f(r):\n    r.new.env['x'] = 'y'\n", "frozen"},
 		"steps":       {"def f(r):\n    for i in range(1000000000):\n        pass\n", "the strategy took more than 5000000 steps"},
+		"no text":     {"def f(r):\n    r.event('\\xff')\n", "UTF-8"},
 		"recursion":   {"def f(r):\n    f(r)\n", "called recursively"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,7 @@ type local struct {
 
 // openDaemon makes a daemon of this program.
 func openDaemon(dir string, logTo io.Writer, noAgent bool) (*daemon.Daemon, error) {
-	return daemon.Open(daemon.Config{Dir: dir, NoAgent: noAgent, Version: version, Evaluator: playbooks.Sandbox{}, Strategy: &playbooks.Strategies{}, Logger: newLogger(logTo)})
+	return daemon.Open(daemon.Config{Dir: dir, NoAgent: noAgent, Version: version, Evaluator: playbooks.Sandbox{}, Strategy: &playbooks.Worker{}, Logger: newLogger(logTo)})
 }
 
 func newLogger(to io.Writer) *slog.Logger {

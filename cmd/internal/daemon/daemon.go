@@ -33,8 +33,14 @@ type Config struct {
 	NoAgent   bool   // it runs no tasks
 	Version   string // of orch
 	Evaluator operator.Evaluator
-	Strategy  rollout.Strategy
+	Strategy  Strategy
 	Logger    *slog.Logger
+}
+
+// Strategy asks strategies, of which it may keep some at hand until Close.
+type Strategy interface {
+	rollout.Strategy
+	Close() error
 }
 
 // Daemon is a host's. All methods are safe for concurrent use.
@@ -112,6 +118,9 @@ func (d *Daemon) Close() {
 	defer cancel()
 	if d.server.Shutdown(ctx) != nil { // whoever follows logs doesn't end by itself
 		d.server.Close()
+	}
+	if err := d.cfg.Strategy.Close(); err != nil {
+		d.log.Warn("the strategies' child didn't end well", "error", err)
 	}
 	d.folder.Close()
 }

@@ -1,0 +1,243 @@
+package playbooks
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+	"orch/engine/rollout"
+)
+
+// Worker is Strategies in a child process of the running program, whose main
+// must begin as Sandbox says: a strategy that takes all memory or time ends
+// its child alone. The child starts with the first question and ends when
+// there is none for a while. Next waits for questions asked before; it is
+// safe for concurrent use. The zero value is ready for use; Close it.
+type Worker struct {
+	MaxTime   time.Duration // a child is killed when a question takes longer; 0: 3 s
+	MaxMemory uint64        // bounds a child's data, in bytes; 0: 512 MiB
+	Idle      time.Duration // a child without questions ends after it; 0: 10 s
+
+	mu     sync.Mutex
+	child  *workerChild // nil: there is none
+	asked  int          // questions so far
+	idle   *time.Timer  // ends the child; nil: it isn't set
+	timers sync.WaitGroup
+	closed bool
+}
+
+var _ rollout.Strategy = (*Worker)(nil)
+
+// errWorkerClosed is what is answered after Close.
+var errWorkerClosed = errors.New("the strategies' worker is closed")
+
+// errChildEnded marks that a child ended without telling why.
+var errChildEnded = errors.New("the child ended")
+
+// Next implements rollout.Strategy. What is wrong with the strategy is an
+// *Error.
+func (w *Worker) Next(q rollout.Question) (*api.Op, error) {
+	id, _, _ := cutStrategy(strategyOf(q.Rollout.GetPolicy()))
+	q = narrow(q, id)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil, errWorkerClosed
+	}
+	w.stopIdle()
+	w.asked++
+	op, err := w.ask(q)
+	if errors.Is(err, errChildEnded) { // maybe for no fault of the question
+		op, err = w.ask(q)
+	}
+	if w.child != nil {
+		n := w.asked
+		w.timers.Add(1)
+		w.idle = time.AfterFunc(cmp.Or(w.Idle, 10*time.Second), func() { w.rest(n) })
+	}
+	return op, err
+}
+
+// Close ends the child. Questions asked later are errors.
+func (w *Worker) Close() error {
+	w.mu.Lock()
+	w.closed = true
+	w.stopIdle()
+	w.endChild()
+	w.mu.Unlock()
+	w.timers.Wait()
+	return nil
+}
+
+func (w *Worker) stopIdle() {
+	if w.idle != nil && w.idle.Stop() {
+		w.timers.Done()
+	}
+	w.idle = nil
+}
+
+// rest ends a child that had nothing to do since the n-th question.
+func (w *Worker) rest(n int) {
+	defer w.timers.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.asked == n {
+		w.idle = nil
+		w.endChild()
+	}
+}
+
+func (w *Worker) endChild() {
+	if w.child != nil {
+		w.child.end()
+		w.child = nil
+	}
+}
+
+// ask asks a child, starting it where there is none.
+func (w *Worker) ask(q rollout.Question) (*api.Op, error) {
+	limit, memory := cmp.Or(w.MaxTime, 3*time.Second), cmp.Or(w.MaxMemory, DefaultMaxMemory)
+	if w.child == nil {
+		c, err := startChild(memory)
+		if err != nil {
+			return nil, fmt.Errorf("cannot start the strategies' worker: %w", err)
+		}
+		w.child = c
+	}
+	c := w.child
+	late := make(chan struct{})
+	timer := time.AfterFunc(limit, func() {
+		c.cmd.Process.Kill()
+		close(late)
+	})
+	op, answered, err := c.ask(q)
+	if !timer.Stop() {
+		<-late
+		answered = false
+	}
+	if answered {
+		return op, err
+	}
+	w.child = nil
+	select {
+	case <-late:
+		c.kill()
+		return nil, strategyError(q, timeMessage("strategy", limit))
+	default:
+	}
+	ended := c.kill()
+	switch text := c.stderr.String(); {
+	case outOfMemory(text):
+		return nil, strategyError(q, memoryMessage("strategy", memory))
+	case strings.Contains(text, "stack overflow"):
+		return nil, strategyError(q, "the strategy nests values or calls too deeply")
+	default:
+		first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+		return nil, fmt.Errorf("cannot ask the strategy: %w: %w (%v): %s", errChildEnded, err, ended, first)
+	}
+}
+
+// strategyError says what a strategy did to its child.
+func strategyError(q rollout.Question, message string) error {
+	file, _, _ := cutStrategy(strategyOf(q.Rollout.GetPolicy()))
+	return &Error{[]Diagnostic{{Severity: "error", File: file, Message: message}}}
+}
+
+// workerChild is a child under way; one question at a time.
+type workerChild struct {
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	out    *bufio.Reader
+	stderr *capped
+}
+
+func startChild(memory uint64) (*workerChild, error) {
+	self, err := executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &workerChild{cmd: exec.Command(self, workerArg, fmt.Sprint(memory)), stderr: &capped{max: 16 << 10}}
+	c.cmd.Env = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"}
+	c.cmd.Dir = "/"
+	c.cmd.Stderr = c.stderr
+	c.cmd.WaitDelay = time.Second
+	confine(c.cmd)
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	c.out = bufio.NewReader(out)
+	return c, c.cmd.Start()
+}
+
+// end lets a child that is idle go, and waits for it.
+func (c *workerChild) end() {
+	c.in.Close()
+	c.cmd.Wait()
+}
+
+// kill ends a child whatever it does, and says how it ended.
+func (c *workerChild) kill() error {
+	c.cmd.Process.Kill()
+	return c.cmd.Wait()
+}
+
+// ask is one question and its answer; answered is false where there was none
+// and err says why.
+func (c *workerChild) ask(q rollout.Question) (op *api.Op, answered bool, err error) {
+	a := asked{Params: q.ParamsJson}
+	if q.Bundle != nil {
+		a.Bundle = hashOf(q.Bundle)
+	}
+	rest, err := json.Marshal(a)
+	if err != nil {
+		return nil, false, err
+	}
+	r := q.Rollout
+	question := &api.Rollout{Id: r.GetId(), ServiceId: r.GetServiceId(), FromVersion: r.GetFromVersion(), ToVersion: r.GetToVersion(), Policy: r.GetPolicy(),
+		From: r.GetFrom(), To: r.GetTo(), ApiVersion: r.GetApiVersion(), Journal: q.Journal}
+	if err := writeFrame(c.in, askNext, question, rest); err != nil {
+		return nil, false, err
+	}
+	for {
+		kind, body, err := readMessage(c.out)
+		if err != nil {
+			return nil, false, err
+		}
+		switch kind {
+		case wantBundle:
+			err = writeFrame(c.in, giveBundle, q.Bundle, nil)
+		case sayOp:
+			op := &api.Op{}
+			if err = proto.Unmarshal(body, op); err == nil {
+				return op, true, nil
+			}
+		case sayError:
+			var a answer
+			if err = json.Unmarshal(body, &a); err == nil {
+				if len(a.Diagnostics) > 0 {
+					return nil, true, &Error{a.Diagnostics}
+				}
+				return nil, true, errors.New(strings.Join(a.Warnings, "\n"))
+			}
+		default:
+			err = fmt.Errorf("it says %q", kind)
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
+}
