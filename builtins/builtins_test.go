@@ -1,6 +1,8 @@
 package builtins
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +57,25 @@ func TestKinds(t *testing.T) {
 		{parallelismKind, starlark.MakeInt(3), "3"},
 		{parallelismKind, text("0%"), nil},
 		{parallelismKind, text("101%"), nil},
+		{shareKind, starlark.MakeInt(0), "0"},
+		{shareKind, text("0%"), "0%"},
+		{shareKind, text("75%"), "75%"},
+		{shareKind, starlark.MakeInt(-1), nil},
+		{shareKind, text("7.5%"), nil},
+		{numberKind, starlark.MakeInt(2), 2.0},
+		{numberKind, starlark.Float(math.Inf(1)), nil},
+		{webKind, text("https://x:1/y"), "https://x:1/y"},
+		{webKind, text("${orch:url:http:web:80}/y"), "${orch:url:http:web:80}/y"},
+		{webKind, text("http://${orch:url:host:web:0}/y"), "http://${orch:url:host:web:0}/y"},
+		{webKind, text("${orch:url:tcp:web:80}"), nil},
+		{webKind, text("//x/y"), nil},
+		{webKind, text("http://"), nil},
+		{nodeKeyKind, text("node.labels.zone"), "node.labels.zone"},
+		{nodeKeyKind, text("zone"), nil},
+		{slotsOrGroupKind, text("canary"), "canary"},
+		{slotsOrGroupKind, text("web.1"), nil},
+		{jobKind, text("migrate"), "migrate"},
+		{jobKind, text("Migrate"), nil},
 		{ulimitKind, text("10:20"), "10:20"},
 		{ulimitKind, text("10:"), nil},
 		{gpusKind, text("all"), "all"},
@@ -103,4 +124,54 @@ func TestJSONRoundTrips(t *testing.T) {
 	if same, _ := starlark.Equal(v, again); err != nil || !same {
 		t.Errorf("got %s of %s: %v", again, v, err)
 	}
+}
+
+// Params keep their types through JSON, ints apart from floats.
+func TestParamsAreCanonicalJSON(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		v := randomValue(rt, 3)
+		text, err := jsonOf(v, 0)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		again, err := FromJSON([]byte(text))
+		if err != nil {
+			rt.Fatalf("%s: %v", text, err)
+		}
+		if second, err := jsonOf(again, 0); err != nil || second != text {
+			rt.Fatalf("%s became %s, %v", text, second, err)
+		}
+		if same, err := starlark.Equal(v, again); err != nil || !same || v.String() != again.String() {
+			rt.Fatalf("%s became %s", v, again)
+		}
+	})
+}
+
+func randomValue(t *rapid.T, depth int) starlark.Value {
+	text := rapid.StringMatching("[a-zé<\"\n]{0,4}")
+	switch kind := rapid.IntRange(0, 6).Draw(t, "kind"); {
+	case kind == 0:
+		return starlark.None
+	case kind == 1:
+		return starlark.Bool(rapid.Bool().Draw(t, "bool"))
+	case kind == 2:
+		return starlark.MakeInt64(rapid.Int64().Draw(t, "int"))
+	case kind == 3:
+		return starlark.Float(rapid.Float64().Draw(t, "float"))
+	case kind == 4 || depth == 0:
+		return starlark.String(text.Draw(t, "text"))
+	case kind == 5:
+		var all []starlark.Value
+		for range rapid.IntRange(0, 3).Draw(t, "len") {
+			all = append(all, randomValue(t, depth-1))
+		}
+		return starlark.NewList(all)
+	}
+	d := starlark.NewDict(0)
+	names := rapid.SliceOfNDistinct(text, 0, 3, rapid.ID[string]).Draw(t, "keys")
+	slices.Sort(names)
+	for _, k := range names {
+		d.SetKey(starlark.String(k), randomValue(t, depth-1))
+	}
+	return d
 }

@@ -7,6 +7,9 @@
 // all that is wrong with it to the Run and still returns a value, so that one
 // evaluation finds all mistakes, not just the first.
 //
+// Replay is r, what a strategy works with: a rollout's journal is replayed to
+// it, and the first op that it doesn't hold ends the call.
+//
 // Predeclared and the tables are shared by all runs and safe for concurrent
 // use; a Run belongs to one evaluation on one goroutine.
 package builtins

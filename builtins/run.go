@@ -27,6 +27,9 @@ type Run struct {
 	// Params are the values given from outside. Strings are read as the
 	// param's type.
 	Params map[string]starlark.Value
+	// Replays: a strategy is asked, after the evaluation; there is no stack to
+	// declare any more.
+	Replays bool
 	// Print receives print()'s text.
 	Print func(pos syntax.Position, text string)
 
@@ -94,7 +97,7 @@ func (r *Run) Finish() {
 		return
 	}
 	for _, m := range r.made {
-		if s, ok := m.value.(*Service); ok && s.reached || r.reached[m.value] {
+		if s, ok := m.value.(*Service); ok && s.reached.Load() || r.reached[m.value] {
 			continue
 		}
 		r.Warnings = append(r.Warnings, Problem{Pos: m.at, Message: fmt.Sprintf("%s %q is never part of the stack", m.kind, m.name)})
@@ -103,7 +106,7 @@ func (r *Run) Finish() {
 
 func (r *Run) reach(v starlark.Value) {
 	if s, ok := v.(*Service); ok {
-		s.reached = true
+		s.reached.Store(true)
 		return
 	}
 	if r.reached == nil {

@@ -3,6 +3,7 @@ package builtins
 import (
 	"fmt"
 	"regexp"
+	"sync/atomic"
 
 	"go.starlark.net/starlark"
 
@@ -16,7 +17,7 @@ type Service struct {
 	call  *call // that made it: with_ starts from its arguments
 	bad   bool  // its call had errors
 
-	reached bool // by the stack or by with_; a value belongs to one run
+	reached atomic.Bool // by the stack or by with_; strategies on many threads may call that
 }
 
 var _ starlark.HasAttrs = (*Service)(nil)

@@ -43,6 +43,10 @@ var stackFunc = &Func{
 	Example: `stack("tick", services = [influxdb, telegraf, chronograf])`,
 	build: func(c *call) (starlark.Value, error) {
 		name := c.str("name")
+		if c.run.Replays {
+			c.errorf("", "a strategy can't declare a stack: that is the playbook's")
+			return c.made("stack", name, nil, nil), nil
+		}
 		if c.run.Spec != nil {
 			c.errorf("", "a playbook has exactly one stack; the first is at %s", c.run.stackAt)
 			return c.made("stack", name, nil, nil), nil

@@ -7,6 +7,11 @@
 // playbook's root. Sandbox does the same in a child process whose memory and
 // time are bounded, for engines, which can't trust what they evaluate.
 //
+// Strategies asks the strategy of a rollout which op comes next: it calls the
+// function again from its top, and what the rollout's journal holds isn't done
+// twice. Worker does so in a child process, for engines. lib/rollout.star has
+// the strategies that come with orch.
+//
 // All that is wrong with a playbook comes back as one Error with a Diagnostic
 // for each mistake. Everything here is safe for concurrent use.
 package playbooks

@@ -1,6 +1,7 @@
 package playbooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // Limits of one question to a strategy.
 const (
 	MaxStrategySteps = 5_000_000
-	MaxStrategyTime  = 2 * time.Second // that of evaluating its module included
+	MaxStrategyTime  = 2 * time.Second // with that of evaluating its module
 )
 
 // Strategies asks strategies what comes next, in this process: it calls their
@@ -26,6 +27,8 @@ const (
 // zero value is ready for use. Worker does the same in a child process, which
 // engines need: what they ask is not theirs.
 type Strategies struct {
+	MaxTime time.Duration // 0: MaxStrategyTime
+
 	cache moduleCache
 }
 
@@ -50,7 +53,7 @@ func (s *Strategies) Next(q rollout.Question) (*api.Op, error) {
 		return nil, fmt.Errorf("cannot ask strategy %s: %w", name, err)
 	}
 	thread := &starlark.Thread{Name: name}
-	done := guard(context.Background(), thread, Options{MaxTime: MaxStrategyTime, what: "strategy"})
+	done := guard(context.Background(), thread, Options{MaxTime: cmp.Or(s.MaxTime, MaxStrategyTime), what: "strategy"})
 	defer done()
 	m, err := s.cache.module(thread, narrow(q, id), id)
 	if err != nil {
@@ -61,7 +64,7 @@ func (s *Strategies) Next(q rollout.Question) (*api.Op, error) {
 		return nil, fmt.Errorf("%s has no function %q", id, name)
 	}
 	limitSteps(thread, "strategy", MaxStrategySteps)
-	run := &builtins.Run{Root: m.e.root, Params: m.e.run.Params, ReadFile: m.e.bundled}
+	run := &builtins.Run{Replays: true, Root: m.e.root, Params: m.e.run.Params, ReadFile: m.e.bundled}
 	run.Attach(thread)
 	thread.Load = nil
 	_, err = starlark.Call(thread, fn, starlark.Tuple{replay}, kwargs)

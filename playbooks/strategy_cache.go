@@ -13,7 +13,7 @@ import (
 
 // maxModules is how many evaluated modules are kept: each may be as large as
 // a playbook's meaning.
-const maxModules = 8
+const maxModules = 4
 
 // moduleCache keeps evaluated modules, the last used first. What a module
 // means depends on nothing but its key, and all in it is frozen, so that many
@@ -82,6 +82,9 @@ func (m *strategyModule) evaluate(thread *starlark.Thread, q rollout.Question) e
 		return err
 	}
 	e.src = withLibrary{e.src}
+	for _, v := range e.run.Params {
+		v.Freeze() // threads share them
+	}
 	e.run.Attach(thread)
 	thread.Load = e.load
 	globals, err := e.module(thread, m.key.id)

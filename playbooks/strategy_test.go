@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"pgregory.net/rapid"
@@ -189,6 +190,7 @@ func TestStrategyErrors(t *testing.T) {
 		"r as key":    {"def f(r):\n    {r: 1}\n", "r can't be a key"},
 		"r changed":   {"def f(r):\n    r.new.env['x'] = 'y'\n", "frozen"},
 		"steps":       {"def f(r):\n    for i in range(1000000000):\n        pass\n", "the strategy took more than 5000000 steps"},
+		"stack":       {"def f(r):\n    stack('s')\n", "x.star:2:5: stack: a strategy can't declare a stack"},
 		"no text":     {"def f(r):\n    r.event('\\xff')\n", "UTF-8"},
 		"recursion":   {"def f(r):\n    f(r)\n", "called recursively"},
 	} {
@@ -203,7 +205,7 @@ func TestStrategyErrors(t *testing.T) {
 
 func TestStrategyTakesTooLong(t *testing.T) {
 	f := strategyOfText(1, "def f(r):\n    x = 'a' * 100000\n    for i in range(1000000):\n        x.count('aaaaaaaaaaaaaaaaaaab')\n")
-	if _, err := (&Strategies{}).Next(f.q); err == nil || !strings.Contains(err.Error(), "the strategy took longer than 2s") {
+	if _, err := (&Strategies{MaxTime: 20 * time.Millisecond}).Next(f.q); err == nil || !strings.Contains(err.Error(), "x.star:4:16: the strategy took longer than 20ms") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,18 +1,12 @@
 package playbooks
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
 	"orch/engine/rollout"
@@ -41,7 +35,7 @@ var _ rollout.Strategy = (*Worker)(nil)
 // errWorkerClosed is what is answered after Close.
 var errWorkerClosed = errors.New("the strategies' worker is closed")
 
-// errChildEnded marks that a child ended without telling why.
+// errChildEnded marks that a child ended, maybe for no fault of the question.
 var errChildEnded = errors.New("the child ended")
 
 // Next implements rollout.Strategy. What is wrong with the strategy is an
@@ -57,7 +51,7 @@ func (w *Worker) Next(q rollout.Question) (*api.Op, error) {
 	w.stopIdle()
 	w.asked++
 	op, err := w.ask(q)
-	if errors.Is(err, errChildEnded) { // maybe for no fault of the question
+	if errors.Is(err, errChildEnded) {
 		op, err = w.ask(q)
 	}
 	if w.child != nil {
@@ -126,6 +120,7 @@ func (w *Worker) ask(q rollout.Question) (*api.Op, error) {
 		answered = false
 	}
 	if answered {
+		c.answered++
 		return op, err
 	}
 	w.child = nil
@@ -137,6 +132,8 @@ func (w *Worker) ask(q rollout.Question) (*api.Op, error) {
 	}
 	ended := c.kill()
 	switch text := c.stderr.String(); {
+	case outOfMemory(text) && c.answered > 0: // by what it kept of others?
+		return nil, errChildEnded
 	case outOfMemory(text):
 		return nil, strategyError(q, memoryMessage("strategy", memory))
 	case strings.Contains(text, "stack overflow"):
@@ -151,93 +148,4 @@ func (w *Worker) ask(q rollout.Question) (*api.Op, error) {
 func strategyError(q rollout.Question, message string) error {
 	file, _, _ := cutStrategy(strategyOf(q.Rollout.GetPolicy()))
 	return &Error{[]Diagnostic{{Severity: "error", File: file, Message: message}}}
-}
-
-// workerChild is a child under way; one question at a time.
-type workerChild struct {
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	out    *bufio.Reader
-	stderr *capped
-}
-
-func startChild(memory uint64) (*workerChild, error) {
-	self, err := executable()
-	if err != nil {
-		return nil, err
-	}
-	c := &workerChild{cmd: exec.Command(self, workerArg, fmt.Sprint(memory)), stderr: &capped{max: 16 << 10}}
-	c.cmd.Env = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"}
-	c.cmd.Dir = "/"
-	c.cmd.Stderr = c.stderr
-	c.cmd.WaitDelay = time.Second
-	confine(c.cmd)
-	if c.in, err = c.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	c.out = bufio.NewReader(out)
-	return c, c.cmd.Start()
-}
-
-// end lets a child that is idle go, and waits for it.
-func (c *workerChild) end() {
-	c.in.Close()
-	c.cmd.Wait()
-}
-
-// kill ends a child whatever it does, and says how it ended.
-func (c *workerChild) kill() error {
-	c.cmd.Process.Kill()
-	return c.cmd.Wait()
-}
-
-// ask is one question and its answer; answered is false where there was none
-// and err says why.
-func (c *workerChild) ask(q rollout.Question) (op *api.Op, answered bool, err error) {
-	a := asked{Params: q.ParamsJson}
-	if q.Bundle != nil {
-		a.Bundle = hashOf(q.Bundle)
-	}
-	rest, err := json.Marshal(a)
-	if err != nil {
-		return nil, false, err
-	}
-	r := q.Rollout
-	question := &api.Rollout{Id: r.GetId(), ServiceId: r.GetServiceId(), FromVersion: r.GetFromVersion(), ToVersion: r.GetToVersion(), Policy: r.GetPolicy(),
-		From: r.GetFrom(), To: r.GetTo(), ApiVersion: r.GetApiVersion(), Journal: q.Journal}
-	if err := writeFrame(c.in, askNext, question, rest); err != nil {
-		return nil, false, err
-	}
-	for {
-		kind, body, err := readMessage(c.out)
-		if err != nil {
-			return nil, false, err
-		}
-		switch kind {
-		case wantBundle:
-			err = writeFrame(c.in, giveBundle, q.Bundle, nil)
-		case sayOp:
-			op := &api.Op{}
-			if err = proto.Unmarshal(body, op); err == nil {
-				return op, true, nil
-			}
-		case sayError:
-			var a answer
-			if err = json.Unmarshal(body, &a); err == nil {
-				if len(a.Diagnostics) > 0 {
-					return nil, true, &Error{a.Diagnostics}
-				}
-				return nil, true, errors.New(strings.Join(a.Warnings, "\n"))
-			}
-		default:
-			err = fmt.Errorf("it says %q", kind)
-		}
-		if err != nil {
-			return nil, false, err
-		}
-	}
 }

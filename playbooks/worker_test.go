@@ -10,6 +10,7 @@ import (
 
 	"orch/builtins"
 	"orch/engine/api"
+	"orch/engine/rollout"
 )
 
 func newWorker(t testing.TB, w *Worker) *Worker {
@@ -48,6 +49,19 @@ func TestWorkerGivesWhatStrategiesGive(t *testing.T) {
 	f.q.ParamsJson = `{"n":"x"}`
 	if op, err := w.Next(f.q); err != nil || op.Text != "x" {
 		t.Errorf("with params: %v, %v", op, err)
+	}
+}
+
+// A rollout goes on with the library that it began with.
+func TestTheBundlesLibraryGoes(t *testing.T) {
+	w := newWorker(t, &Worker{})
+	f := newFake(2, &api.RolloutPolicy{Strategy: builtins.Library, Parallelism: "1"})
+	f.q.Bundle = bundleOf("x.star", map[string]string{"x.star": "no playbook", "@orch//rollout.star": "load('//more.star', 'text')\ndef rolling(r, **kwargs):\n    r.event(text)\n",
+		"@orch//more.star": "text = 'of old'\n"})
+	for name, s := range map[string]rollout.Strategy{"here": &Strategies{}, "in a child": w} {
+		if op, err := s.Next(f.q); err != nil || op.Text != "of old" {
+			t.Errorf("%s: %v, %v", name, op, err)
+		}
 	}
 }
 
@@ -158,9 +172,14 @@ func TestWorkerConcurrently(t *testing.T) {
 
 func TestStrategiesConcurrently(t *testing.T) {
 	s := &Strategies{}
+	root := strategyOfText(3, "web = service('web', image = 'x')\ndef f(r):\n    n = param('n', type = 'list')\n    r.event(web.with_(replicas = len(n)).url(80))\n    r.succeed()\n")
+	root.q.ParamsJson = `{"n": [1, [2]]}`
 	var all sync.WaitGroup
 	for n := range 8 {
 		all.Go(func() {
+			if _, err := s.Next(root.q); err != nil {
+				t.Error(err)
+			}
 			f := fakeOfLibrary(n%len(libraryCases), 5)
 			if err := f.play(s, always); err != nil {
 				t.Error(err)
