@@ -125,14 +125,15 @@ func (c *call) rollbackPolicy(given *Value, r *api.RolloutPolicy) {
 func (c *call) rolloutOf(name string, s *api.ServiceSpec) *api.RolloutPolicy {
 	fixed := len(s.Task.HostPorts) > 0
 	v := get[*Value](c, name)
+	if v == nil && name == "rollback" {
+		return rollbackOf(s.Update)
+	}
 	if v == nil {
 		order := "start-first"
-		if name == "rollback" {
-			order = s.Update.Order
-		} else if fixed {
+		if fixed {
 			order = "stop-first"
 		}
-		return sharedRollouts[name+" "+order]
+		return sharedRollouts[order]
 	}
 	g := v.spec.(*api.RolloutPolicy)
 	r := &api.RolloutPolicy{Parallelism: g.Parallelism, Delay: g.Delay, Order: g.Order, Monitor: g.Monitor, MaxFailureRatio: g.MaxFailureRatio,
@@ -158,15 +159,32 @@ func (c *call) rolloutOf(name string, s *api.ServiceSpec) *api.RolloutPolicy {
 	return r
 }
 
-// sharedRollouts are rollout() without arguments, by use and order. Specs
-// share them: nobody changes them.
-var sharedRollouts = map[string]*api.RolloutPolicy{}
+// sharedRollouts are rollout() without arguments, by order, and sharedRollbacks
+// what goes with them. Specs share them: nobody changes them.
+var sharedRollouts, sharedRollbacks = map[string]*api.RolloutPolicy{}, map[string]*api.RolloutPolicy{}
+
+// strategyRollback is the parallelism of a rollback after a strategy of its
+// own, which has none.
+const strategyRollback = "25%"
+
+// rollbackOf is how a service goes back that doesn't say: in the order and
+// the batches of its update, without watching what is known to be good.
+func rollbackOf(update *api.RolloutPolicy) *api.RolloutPolicy {
+	if update == sharedRollouts[update.Order] {
+		return sharedRollbacks[update.Order]
+	}
+	parallelism := update.Parallelism
+	if parallelism == "" {
+		parallelism = strategyRollback
+	}
+	return &api.RolloutPolicy{Parallelism: parallelism, Delay: durationpb.New(0), Order: update.Order, Monitor: durationpb.New(0), OnFailure: "pause"}
+}
 
 func init() {
 	for _, order := range []string{"start-first", "stop-first"} {
-		sharedRollouts["update "+order] = &api.RolloutPolicy{Strategy: Library, Parallelism: "1", Delay: durationpb.New(0), Order: order,
+		sharedRollouts[order] = &api.RolloutPolicy{Strategy: Library, Parallelism: "1", Delay: durationpb.New(0), Order: order,
 			Monitor: durationpb.New(10e9), OnFailure: "rollback"}
-		sharedRollouts["rollback "+order] = &api.RolloutPolicy{Parallelism: "1", Delay: durationpb.New(0), Order: order,
-			Monitor: durationpb.New(10e9), OnFailure: "pause"}
+		sharedRollbacks[order] = &api.RolloutPolicy{Parallelism: "1", Delay: durationpb.New(0), Order: order,
+			Monitor: durationpb.New(0), OnFailure: "pause"}
 	}
 }

@@ -60,7 +60,7 @@ Attributes: .name, .image, .replicas, .host (its address where the reader's task
 		{Name: "spread", Kind: list(textKind), Default: "[]", Doc: `Node keys to spread tasks over: "node.labels.zone".`},
 		{Name: "max_per_node", Kind: countKind, Default: "0", Doc: "Tasks a node at most; 0 means no limit."},
 		{Name: "update", Kind: kindOf("rollout"), Default: "None", Doc: "How a new version is rolled out; None means rollout()."},
-		{Name: "rollback", Kind: kindOf("rollout"), Default: "None", Doc: "How a failed one is rolled back; None means rollout(on_failure = \"pause\") in update's order."},
+		{Name: "rollback", Kind: kindOf("rollout"), Default: "None", Doc: "How a failed one is rolled back; None means in the order and parallelism of update, without watching tasks that are known to be good."},
 		{Name: "restart", Kind: kindOf("restart"), Default: "None", Doc: "When ended tasks are replaced; None means restart()."},
 		{Name: "drain", Kind: durationKind, Default: `"10s"`, Doc: "Time between leaving rotation and the stop signal."},
 	}, running...),
@@ -129,7 +129,7 @@ func (c *call) jobPart(s *api.ServiceSpec) {
 	s.Mode = "job"
 	s.Task.Drain = durationpb.New(0)
 	s.Restart = &api.RestartPolicy{Condition: "none", Delay: defaultDelay, MaxDelay: defaultMaxDelay}
-	s.Update, s.Rollback = sharedRollouts["update stop-first"], sharedRollouts["rollback stop-first"]
+	s.Update, s.Rollback = sharedRollouts["stop-first"], sharedRollbacks["stop-first"]
 	s.Job = &api.JobPolicy{Schedule: c.str("schedule"), Completions: int32(c.int("completions")), Parallelism: int32(c.int("parallelism")),
 		Retries: int32(c.int("retries")), Timeout: c.duration("timeout"), OnDemand: c.bool("on_demand")}
 	if c.has("on_demand") && s.Job.OnDemand && s.Job.Schedule != "" {

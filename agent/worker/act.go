@@ -36,7 +36,7 @@ func (a *actor) prepare(ctx context.Context) {
 		a.mu.Lock()
 		a.k.Prepared = true
 		a.mu.Unlock()
-		a.update(func(s *api.TaskStatus) { s.Prepared, s.Message = true, "" })
+		a.update(func(s *api.TaskStatus) { s.PreparedAt, s.Message = timestamppb.Now(), "" })
 	}
 }
 

@@ -1928,7 +1928,7 @@ type TaskStatus struct {
 	ReadySince    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ready_since,json=readySince,proto3" json:"ready_since,omitempty"`
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	Adopted       bool                   `protobuf:"varint,11,opt,name=adopted,proto3" json:"adopted,omitempty"`
-	Prepared      bool                   `protobuf:"varint,12,opt,name=prepared,proto3" json:"prepared,omitempty"` // all that its start needs is there
+	PreparedAt    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=prepared_at,json=preparedAt,proto3" json:"prepared_at,omitempty"` // since when all is there that its start needs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2040,11 +2040,11 @@ func (x *TaskStatus) GetAdopted() bool {
 	return false
 }
 
-func (x *TaskStatus) GetPrepared() bool {
+func (x *TaskStatus) GetPreparedAt() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Prepared
+		return x.PreparedAt
 	}
-	return false
+	return nil
 }
 
 // ReportStatus is a batch of what one node's agent saw.
@@ -2908,7 +2908,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x04Wait\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
-	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xc0\x03\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xe1\x03\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12(\n" +
@@ -2926,8 +2926,9 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
-	"\aadopted\x18\v \x01(\bR\aadopted\x12\x1a\n" +
-	"\bprepared\x18\f \x01(\bR\bprepared\"X\n" +
+	"\aadopted\x18\v \x01(\bR\aadopted\x12;\n" +
+	"\vprepared_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"preparedAt\"X\n" +
 	"\fReportStatus\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
 	"\bstatuses\x18\x02 \x03(\v2\x13.orch.v1.TaskStatusR\bstatuses\"\xb2\x05\n" +
@@ -3121,31 +3122,32 @@ var file_engine_api_state_proto_depIdxs = []int32{
 	28, // 41: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
 	28, // 42: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
 	28, // 43: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	20, // 44: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
-	32, // 45: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
-	28, // 46: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
-	28, // 47: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
-	23, // 48: orch.v1.Rollout.journal:type_name -> orch.v1.Op
-	28, // 49: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
-	30, // 50: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
-	30, // 51: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
-	33, // 52: orch.v1.Op.duration:type_name -> google.protobuf.Duration
-	28, // 53: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
-	28, // 54: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
-	28, // 55: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
-	33, // 56: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
-	34, // 57: orch.v1.Op.probe:type_name -> orch.v1.Probe
-	33, // 58: orch.v1.Op.interval:type_name -> google.protobuf.Duration
-	24, // 59: orch.v1.Op.samples:type_name -> orch.v1.Sample
-	8,  // 60: orch.v1.Op.nodes:type_name -> orch.v1.Node
-	27, // 61: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
-	28, // 62: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
-	28, // 63: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	28, // 44: orch.v1.TaskStatus.prepared_at:type_name -> google.protobuf.Timestamp
+	20, // 45: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
+	32, // 46: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
+	28, // 47: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
+	28, // 48: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
+	23, // 49: orch.v1.Rollout.journal:type_name -> orch.v1.Op
+	28, // 50: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
+	30, // 51: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
+	30, // 52: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
+	33, // 53: orch.v1.Op.duration:type_name -> google.protobuf.Duration
+	28, // 54: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
+	28, // 55: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
+	28, // 56: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
+	33, // 57: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
+	34, // 58: orch.v1.Op.probe:type_name -> orch.v1.Probe
+	33, // 59: orch.v1.Op.interval:type_name -> google.protobuf.Duration
+	24, // 60: orch.v1.Op.samples:type_name -> orch.v1.Sample
+	8,  // 61: orch.v1.Op.nodes:type_name -> orch.v1.Node
+	27, // 62: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
+	28, // 63: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
+	28, // 64: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_state_proto_init() }

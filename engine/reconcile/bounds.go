@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"orch/engine/api"
 	"orch/engine/spec"
@@ -113,6 +114,6 @@ func (s *service) maySurge(stays *api.Task) bool {
 // one that waits for an operator.
 func (s *service) surging(slot *api.Slot) bool {
 	r := s.view.Rollout(s.svc.RolloutId)
-	return slot.Group != "" && !slot.Removed && r != nil && r.Phase == "forward" &&
+	return slot.Group != "" && !slot.Removed && r != nil && r.Phase == "forward" && (slot.RolloutId == r.Id || strings.HasPrefix(slot.RolloutId, r.Id+"/")) &&
 		(r.Outcome == "" || r.Outcome == "paused" || r.Outcome == "needs_operator")
 }

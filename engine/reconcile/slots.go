@@ -262,7 +262,7 @@ func (s *service) handOver(slot *api.Slot, next *api.Task, others []*api.Task) {
 		s.pending(slot, next)
 	}
 	for _, t := range others {
-		if next.Status.GetPrepared() || next.NodeId == "" && next.Wait != nil && s.waitFor(slot, next) == nil || !s.stopFirst(slot, others) {
+		if next.Status.GetPreparedAt() != nil || next.NodeId == "" && next.Wait != nil && s.waitFor(slot, next) == nil || !s.stopFirst(slot, others) {
 			s.release(t, "makes room for the next version", false)
 		}
 	}

@@ -48,6 +48,10 @@ func (s *step) evaluate(open *api.Op) (wake time.Time) {
 		}
 		s.pin(op)
 		over(true, "")
+	case "surge":
+		if s.grow(op); op.EndedAt != nil {
+			s.out.End = op
+		}
 	case "pause":
 		if at := op.Deadline.AsTime(); s.now.Before(at) {
 			return at
@@ -198,8 +202,10 @@ func (s *step) examine(op *api.Op, soon func(time.Time)) (failed, waiting map[st
 		waiting[id] = "isn't ready" + because(t)
 		from := op.BegunAt.AsTime()
 		switch st := t.GetStatus(); {
-		case st.GetState() == api.TaskState_TASK_STATE_PREPARING && !st.Prepared:
+		case st.GetState() == api.TaskState_TASK_STATE_PREPARING && st.PreparedAt == nil:
 			continue // what it is started from comes over the network: no clock runs yet
+		case st.GetStartedAt() == nil && st.GetPreparedAt() != nil && st.PreparedAt.AsTime().After(from):
+			from = st.PreparedAt.AsTime()
 		case st.GetStartedAt() != nil && st.StartedAt.AsTime().After(from):
 			from = st.StartedAt.AsTime()
 		}
@@ -225,7 +231,7 @@ func (s *step) failedOp(op *api.Op, failed map[string]string) {
 func describe(failed map[string]string) string {
 	var all []string
 	for slot, why := range failed {
-		all = append(all, slot+" "+why)
+		all = append(all, Short(slot)+" "+why)
 	}
 	slices.Sort(all)
 	if n := len(all); n > 3 {
@@ -245,11 +251,11 @@ func (s *step) began(op *api.Op) time.Time {
 	return op.BegunAt.AsTime()
 }
 
-// failure says how a task of the target version came to its end in the slot
+// failure says how a task that this rollout made came to its end in the slot
 // since then; a node's loss is not the version's fault.
 func (s *step) failure(slot *api.Slot, since time.Time) string {
 	for _, t := range s.tasks[slot.Id] {
-		if t.Version != s.target() || t.CreatedAt.AsTime().Before(since) {
+		if t.Version != s.target() || t.RolloutId != s.mark() || t.CreatedAt.AsTime().Before(since) {
 			continue
 		}
 		switch t.Status.GetState() {

@@ -42,7 +42,8 @@ func (s *step) groupOf(name string) []*api.Slot {
 }
 
 // grow brings a surge to its count: tasks of the new version beside the
-// slots, which no other task has to stop for. Those that are there stay.
+// slots, which no other task has to stop for. Those that are there stay. The
+// op stays open while places for it come free.
 func (s *step) grow(op *api.Op) {
 	have := s.groupOf(op.Group)
 	want := int(op.Count)
@@ -67,8 +68,11 @@ func (s *step) grow(op *api.Op) {
 	have = have[:min(want, len(have))]
 	keys := s.freeKeys(want - len(have))
 	if len(keys) < want-len(have) {
-		s.refuse(op, fmt.Sprintf("there are only %d nodes for it, not %d", len(keys)+len(have), want))
 		s.out.Slots = nil
+		if s.svc.Spec.Mode == "global" && want <= len(s.slots) {
+			return // tasks that go are still in their places: it is tried again
+		}
+		s.refuse(op, fmt.Sprintf("there are only %d nodes for it, not %d", len(keys)+len(have), want))
 		return
 	}
 	for _, slot := range have {

@@ -38,7 +38,7 @@ func Step(v state.View, r *api.Rollout, w World, now time.Time) (advance *api.Ro
 	if open := s.open(); open != nil {
 		wake := s.evaluate(open)
 		switch {
-		case s.out.Update != nil || s.out.Run != nil:
+		case s.out.Update != nil || s.out.Run != nil || len(s.out.Slots) > 0: // what comes next sees what this changed
 			return s.out, time.Time{}
 		case s.out.End == nil:
 			return nil, s.sooner(wake)
@@ -53,7 +53,7 @@ func Step(v state.View, r *api.Rollout, w World, now time.Time) (advance *api.Ro
 		err = fmt.Errorf("the strategy took more than %d ops; is there a loop that never ends?", MaxOps)
 	}
 	if err != nil {
-		s.out.Outcome, s.out.Reason = "needs_operator", err.Error()
+		s.out.Outcome, s.out.Reason = "needs_operator", firstLine(err.Error())
 		return s.out, time.Time{}
 	}
 	s.begin(op)
@@ -69,6 +69,12 @@ func (s *step) sooner(wake time.Time) time.Time {
 		return limit
 	}
 	return wake
+}
+
+// firstLine leaves out what belongs into a terminal rather than a table.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
 }
 
 // held says that the release has other services to bring through first.
@@ -97,6 +103,7 @@ func (s *step) load() {
 	for _, slot := range s.view.SlotsOf(s.svc.Id) {
 		switch {
 		case slot.Removed:
+		case slot.Group != "" && !s.mine(slot): // of a rollout before; reconcile empties it
 		case slot.Group != "":
 			s.surge = append(s.surge, slot)
 		default:

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"orch/engine/api"
+	"orch/engine/spec"
 )
 
 // Text is an op in a few words: "replace web.1 web.2, start-first".
@@ -32,7 +33,7 @@ func Text(op *api.Op) string {
 		if op.Group != "" {
 			words(op.Group)
 		} else {
-			words(op.Slots...)
+			words(shorts(op.Slots)...)
 		}
 		if d := op.Duration.AsDuration(); d > 0 {
 			words("for", d.String())
@@ -55,13 +56,27 @@ func Text(op *api.Op) string {
 		}
 		return out.String()
 	default:
-		words(op.Slots...)
+		words(shorts(op.Slots)...)
 		if op.Order != "" {
 			out.WriteString(", " + op.Order)
 		}
 		words(op.Text)
 	}
 	return out.String()
+}
+
+// Short is a slot's id without its stack: "web.1".
+func Short(id string) string {
+	_, name := spec.SplitServiceID(id)
+	return name
+}
+
+func shorts(ids []string) []string {
+	all := make([]string, len(ids))
+	for i, id := range ids {
+		all[i] = Short(id)
+	}
+	return all
 }
 
 // ProbeText is a probe in a few words.

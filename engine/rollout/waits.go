@@ -1,7 +1,10 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +42,8 @@ func Waits(v state.View, r *api.Rollout, now time.Time) (what string, since, unt
 		}
 	case op.Kind == "begin":
 		what = "waits until its slots are there"
+	case op.Kind == "surge":
+		what = "waits until tasks that go make room for " + op.Group
 	case op.Kind == "pause":
 		what = fmt.Sprintf("pauses for %s", op.Deadline.AsTime().Sub(now).Round(time.Second))
 	case op.Kind == "wait_healthy":
@@ -54,7 +59,7 @@ func Waits(v state.View, r *api.Rollout, now time.Time) (what string, since, unt
 				}
 			}
 			if len(all) > 0 {
-				what += ": " + describe(all)
+				what += ": " + first(all)
 				break
 			}
 		}
@@ -78,6 +83,16 @@ func Waits(v state.View, r *api.Rollout, now time.Time) (what string, since, unt
 	return what, since, until
 }
 
+// first is one of the reasons, and how many more there are.
+func first(why map[string]string) string {
+	slots := slices.SortedFunc(maps.Keys(why), func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	text := Short(slots[0]) + " " + why[slots[0]]
+	if n := len(slots) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return text
+}
+
 // Before says which services have to be through first.
 func Before(rel *api.Release, service string) string {
 	var open []string
@@ -95,9 +110,9 @@ func Before(rel *api.Release, service string) string {
 func names(slots []string) string {
 	switch len(slots) {
 	case 1:
-		return slots[0] + " is"
+		return Short(slots[0]) + " is"
 	case 2:
-		return slots[0] + " and " + slots[1] + " are"
+		return Short(slots[0]) + " and " + Short(slots[1]) + " are"
 	}
 	return fmt.Sprintf("%d slots are", len(slots))
 }

@@ -36,6 +36,7 @@ func (p *placer) fitting(r Request, also *candidate) []*candidate {
 	var fit []*candidate
 	for _, c := range p.nodes {
 		c.mine = p.perService[r.Service.Id][c.Id]
+		c.slots = p.perSlot[r.Service.Id][c.Id]
 		c.around = nil
 		if c == also || explain(filters, c) == "" {
 			c.failing = c.Id == r.Avoid || p.fails(r, c)
@@ -51,6 +52,7 @@ func (p *placer) fitting(r Request, also *candidate) []*candidate {
 // counted says that n tasks of the service at hand came to c.
 func (p *placer) counted(c *candidate, n int) {
 	c.mine += n
+	c.slots += n
 	for _, around := range c.around {
 		*around += n
 	}

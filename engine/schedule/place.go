@@ -37,6 +37,7 @@ type Decision struct{ Node, Reason string }
 // task runs (nil: unknown, takes no room).
 func Place(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.TaskSpec, requests []Request) []Decision {
 	p := newPlacer(nodes, tasks, specOf)
+	p.vacate(requests)
 	out := make([]Decision, len(requests))
 	for from := 0; from < len(requests); {
 		to := from + 1
@@ -67,8 +68,9 @@ type candidate struct {
 	ports        map[string][]occupant
 	// The group at hand:
 	mine    int    // tasks of the service
+	slots   int    // slots of the service whose newest task is here
 	failing bool   // or to be avoided
-	near    int    // tasks of the service under the same spread values
+	near    int    // slots of the service under the same spread values
 	around  []*int // the counts that near is made of
 }
 
@@ -76,23 +78,28 @@ type candidate struct {
 type occupant struct{ task, ip string }
 
 type placer struct {
-	nodes []*candidate
-	byID  map[string]*candidate
-	tasks []*api.Task
-	// perService counts live tasks of a service on each node.
+	nodes  []*candidate
+	byID   map[string]*candidate
+	tasks  []*api.Task
+	newest map[string]*api.Task // by slot
+	// perService counts live tasks of a service on each node, perSlot only the
+	// newest of each slot: what it replaces soon goes, and has no say in where
+	// others are put.
 	perService map[string]map[string]int
+	perSlot    map[string]map[string]int
 	failures   map[string]map[string]int
 	paths      map[string][][]string // see domains; by spread keys, then as nodes
 }
 
 func newPlacer(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.TaskSpec) *placer {
-	p := &placer{byID: map[string]*candidate{}, tasks: tasks, perService: map[string]map[string]int{}, failures: map[string]map[string]int{}}
+	p := &placer{byID: map[string]*candidate{}, tasks: tasks, perService: map[string]map[string]int{}, perSlot: map[string]map[string]int{}, failures: map[string]map[string]int{}}
 	for _, n := range nodes {
 		c := &candidate{Node: n}
 		p.nodes = append(p.nodes, c)
 		p.byID[n.Id] = c
 	}
 	slices.SortFunc(p.nodes, func(a, b *candidate) int { return cmp.Compare(a.Id, b.Id) })
+	p.newest = newestOf(tasks)
 	for i, c := range p.nodes {
 		c.at = i
 	}
@@ -108,8 +115,32 @@ func newPlacer(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api
 			continue
 		}
 		p.take(c, t.ServiceId, t.Id, specOf(t))
+		if p.newest[t.SlotId] != t {
+			p.perSlot[t.ServiceId][t.NodeId]--
+		}
 	}
 	return p
+}
+
+// newestOf finds each slot's newest live task.
+func newestOf(tasks []*api.Task) map[string]*api.Task {
+	newest := map[string]*api.Task{}
+	for _, t := range tasks {
+		if n := newest[t.SlotId]; !state.Ended(t.Status.GetState()) && (n == nil || t.Attempt > n.Attempt) {
+			newest[t.SlotId] = t
+		}
+	}
+	return newest
+}
+
+// vacate takes the slots that requests are for out of the counts.
+func (p *placer) vacate(requests []Request) {
+	for _, r := range requests {
+		if old := p.newest[r.Task.SlotId]; r.Leave == "" && old != nil && old.Id != r.Task.Id && p.byID[old.NodeId] != nil {
+			p.perSlot[old.ServiceId][old.NodeId]--
+			delete(p.newest, r.Task.SlotId)
+		}
+	}
 }
 
 func count(m map[string]map[string]int, key, node string) {
@@ -122,6 +153,7 @@ func count(m map[string]map[string]int, key, node string) {
 func (p *placer) take(c *candidate, service, task string, s *api.TaskSpec) {
 	c.total++
 	count(p.perService, service, c.Id)
+	count(p.perSlot, service, c.Id)
 	if r := s.GetResources(); r != nil {
 		c.cpus += r.CpusMilli
 		c.memory += r.Memory
@@ -157,6 +189,7 @@ func (p *placer) group(requests []Request, out []Decision) {
 	}
 	for _, c := range nodes {
 		c.mine = p.perService[first.Service.Id][c.Id]
+		c.slots = p.perSlot[first.Service.Id][c.Id]
 		if why := explain(filters, c); why != "" {
 			refused.add(why)
 			continue
@@ -183,6 +216,7 @@ func (p *placer) group(requests []Request, out []Decision) {
 			out[i].Node = c.Id
 			p.take(c, r.Service.Id, r.Task.Id, r.Spec)
 			c.mine++
+			c.slots++
 			queue.taken()
 			break
 		}
@@ -223,7 +257,7 @@ func (p *placer) neighbourhoods(fit []*candidate, service string, spread []strin
 		return counts[name]
 	}
 	paths := p.domains(spread)
-	for node, n := range p.perService[service] {
+	for node, n := range p.perSlot[service] {
 		if c := p.byID[node]; c != nil && n > 0 {
 			for _, name := range paths[c.at] {
 				*count(name) += n
@@ -320,5 +354,5 @@ func (q *byScore) Less(i, j int) bool {
 	if a.failing != b.failing {
 		return b.failing
 	}
-	return cmp.Or(cmp.Compare(a.near, b.near), cmp.Compare(a.mine, b.mine), cmp.Compare(a.total, b.total), strings.Compare(a.Id, b.Id)) < 0
+	return cmp.Or(cmp.Compare(a.near, b.near), cmp.Compare(a.slots, b.slots), cmp.Compare(a.total, b.total), strings.Compare(a.Id, b.Id)) < 0
 }

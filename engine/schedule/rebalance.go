@@ -167,6 +167,7 @@ func (r *rebalancer) move(m *movable, from, to *candidate) {
 func (p *placer) give(c *candidate, t *api.Task, s *api.TaskSpec) {
 	c.total--
 	p.perService[t.ServiceId][c.Id]--
+	p.perSlot[t.ServiceId][c.Id]--
 	if r := s.GetResources(); r != nil {
 		c.cpus -= r.CpusMilli
 		c.memory -= r.Memory

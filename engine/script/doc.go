@@ -29,6 +29,25 @@
 //	    failure_pauses failure_pauses_single_replica failure_continues failure_rolls_back
 //	    failure_rolls_back_late failure_ratio a_batch_fails_early rollout_times_out
 //	    pause_resume_abort stop_in_a_rollout
+//	whatever a strategy asks for: min_available, max_surge, the deadline:
+//	    strategies_min_available_is_kept strategies_deadline pain_nomad_8538_min_available
+//	    pain_argo_3284_steps_keep_to_max_surge TestBoundsHoldAgainstAnyScript
+//	strategies of the library:
+//	    strategies_canary_is_promoted strategies_canary_is_bad strategies_canary_of_a_global_service
+//	    strategies_blue_green strategies_one_zone_at_a_time TestStrategiesSurviveAnyLeader
+//	one's own strategies: probes, adaptive steps, signals, jobs around them, mistakes in them:
+//	    strategies_progressive strategies_analysis strategies_jobs_around
+//	    strategies_pause_resume_retry strategies_broken strategies_begun_again_while_tasks_stop
+//	a release is one thing: order, all or nothing, what goes goes last:
+//	    release_goes_back_in_reverse release_new_service_fails release_removes_last
+//	    release_pauses release_continues release_max_parallel release_queued
+//	    release_first_never_goes_back TestReleaseIsAllOrNothing
+//	what hurts in other orchestrators (by their issues):
+//	    pain_nomad_10882_rollback_skips_the_canary pain_nomad_3836_rollback_kills_nothing_healthy
+//	    pain_nomad_8439_replacements_are_of_the_stable_version pain_nomad_10098_never_three_versions
+//	    pain_nomad_10991_pulling_is_not_unhealthy pain_moby_34111_rollback_keeps_healthy_tasks
+//	    pain_moby_34139_a_drain_is_no_downtime pain_kubernetes_23211_no_progress_is_taken_back
+//	    pain_kubernetes_22368_a_config_change_is_a_rollout
 //	rollback by its own configuration, a failed one pauses:
 //	    failure_rolls_back failed_rollback_pauses superseded superseded_by_the_old_version
 //	scaling restarts nothing, scale-down keeps the balance:

@@ -2,6 +2,7 @@ package script_test
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -31,11 +32,13 @@ func TestTranscriptsWithTheTwin(t *testing.T) {
 
 func transcripts(t *testing.T, strategy rollout.Strategy) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		if _, twin := strategy.(script.Rolling); twin && strings.Contains(path, "strategies") {
+		if text, err := os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		} else if _, twin := strategy.(script.Rolling); twin && strings.Contains(string(text), "strategy=") {
 			return // of the library's other strategies there is no twin
 		}
-		s := &session{World: script.New()}
-		s.Strategy = strategy
+		s := &session{World: script.New(), asked: map[string]*api.Sample{}}
+		s.Strategy, s.Prober = strategy, s
 		s.Committed = func(v state.View, deltas []state.Delta) error {
 			for _, d := range deltas {
 				if text := s.Describe(d); text != "" {
@@ -61,8 +64,10 @@ const stack = "app"
 
 type session struct {
 	*simulate.World
-	spec *api.StackSpec
-	out  strings.Builder
+	probes []string
+	asked  map[string]*api.Sample
+	spec   *api.StackSpec
+	out    strings.Builder
 }
 
 var own = regexp.MustCompile(`\bapp/`)
@@ -81,7 +86,7 @@ func (s *session) invariants(v state.View) error {
 		}
 		for slot, n := range want {
 			most := 2 // start-first
-			if svc.Spec.Update.GetOrder() == "stop-first" || svc.Spec.Mode == "job" {
+			if svc.Spec.Update.GetOrder() == "stop-first" && svc.Spec.Rollback.GetOrder() != "start-first" || svc.Spec.Mode == "job" {
 				most = 1
 			}
 			if n > most {
@@ -175,7 +180,23 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 		if err := s.SetStack(stack, d.Cmd); err != nil {
 			return err
 		}
-	case "pause", "resume", "abort":
+	case "bundle": // a module of strategies: s.star
+		s.Bundle = &api.Bundle{Root: "s.star", Files: []*api.BundleFile{{Path: "s.star", Content: []byte(d.Input)}}}
+		s.Bundle.Hash = playbooks.BundleHash(s.Bundle)
+		return nil
+	case "probes": // what they will say, one after the other; the last one again and again
+		s.probes = nil
+		for _, a := range d.CmdArgs {
+			s.probes = append(s.probes, a.Key)
+		}
+		return nil
+	case "jobs-end":
+		s.JobsEnd = arg(0) == "on"
+		return nil
+	case "rollout":
+		s.out.WriteString(s.journal(id(0)))
+		return nil
+	case "pause", "resume", "abort", "retry", "promote":
 		if err := s.Signal(id(0), d.Cmd); err != nil {
 			return err
 		}
@@ -223,6 +244,44 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 		t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
 	}
 	return s.Settle()
+}
+
+// Probe implements rollout.Prober.
+func (s *session) Probe(key string, ask rollout.ProbeOf) *api.Sample {
+	if s.asked[key] == nil && len(s.probes) > 0 {
+		s.asked[key] = &api.Sample{Ok: s.probes[0] == "good", Reason: s.probes[0]}
+		if len(s.probes) > 1 {
+			s.probes = s.probes[1:]
+		}
+	}
+	return s.asked[key]
+}
+
+// journal shows a service's newest rollout.
+func (s *session) journal(id string) string {
+	v := s.State.View()
+	r := v.Rollout(v.Service(id).RolloutId)
+	var out strings.Builder
+	for _, op := range r.Journal {
+		fmt.Fprintf(&out, "%d %s", op.Seq, rollout.Text(op))
+		if op.EndedAt == nil {
+			out.WriteString(" ...")
+		} else if op.Reason != "" {
+			fmt.Fprintf(&out, ": %s", op.Reason)
+		}
+		out.WriteString("\n")
+	}
+	what, since, until := rollout.Waits(v, r, s.Now)
+	if what != "" {
+		fmt.Fprintf(&out, "%s, since %s", what, since.AsTime().Format("15:04:05"))
+		if until != nil {
+			fmt.Fprintf(&out, ", until %s", until.AsTime().Format("Jan 2 15:04:05"))
+		}
+		out.WriteString("\n")
+	} else {
+		fmt.Fprintf(&out, "%s: %s\n", r.Outcome, r.Reason)
+	}
+	return out.String()
 }
 
 // newest is the slot's newest task that hasn't ended; a task id stays.

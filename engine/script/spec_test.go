@@ -1,6 +1,7 @@
 package script_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,6 +166,34 @@ func (s *session) field(t *testing.T, stack *api.StackSpec, svc *api.ServiceSpec
 		update().MaxFailureRatio = number(t, v)
 	case "on_failure":
 		update().OnFailure = v
+	case "min_available":
+		update().MinAvailable = v
+	case "max_surge":
+		update().MaxSurge = v
+	case "deadline":
+		update().Deadline = d()
+	case "supersede":
+		update().Supersede = v
+	case "before":
+		update().Before = a.Vals
+	case "after":
+		update().After = a.Vals
+	case "strategy":
+		if !strings.Contains(v, ":") {
+			v = "@orch//rollout.star:" + v
+		}
+		update().Strategy, update().ParamsJson = v, "{}"
+	case "on-demand":
+		svc.Job.OnDemand = true
+	case "label":
+		svc.Labels = map[string]string{"label": v}
+	case "config":
+		svc.Task.Configs = []*api.FileRef{{Name: "settings", Path: "/settings", Digest: v}}
+		stack.Configs = []*api.ConfigSpec{{Name: "settings", Content: []byte(v), Digest: v}}
+	case "stack.on_failure":
+		stack.OnFailure = v
+	case "max_parallel":
+		stack.MaxParallel = whole()
 	case "rollback.parallelism":
 		rollback().Parallelism = v
 	case "rollback.order":
@@ -194,6 +223,33 @@ func (s *session) field(t *testing.T, stack *api.StackSpec, svc *api.ServiceSpec
 	case "max_per_node":
 		place().MaxPerNode = whole()
 	default:
+		if name, ok := strings.CutPrefix(a.Key, "p."); ok {
+			update().ParamsJson = param(update().ParamsJson, name, a.Vals)
+			return
+		}
 		t.Fatalf("unknown field %q", a.Key)
 	}
+}
+
+// param adds a strategy's parameter: numbers and booleans are read as such,
+// several values are a list.
+func param(params, name string, vals []string) string {
+	all := map[string]any{}
+	_ = json.Unmarshal([]byte(params), &all) // of our own making
+	read := func(text string) any {
+		var x any
+		if json.Unmarshal([]byte(text), &x) == nil {
+			return x
+		}
+		return text
+	}
+	if all[name] = read(vals[0]); len(vals) > 1 {
+		list := make([]any, len(vals))
+		for i, v := range vals {
+			list[i] = read(v)
+		}
+		all[name] = list
+	}
+	out, _ := json.Marshal(all)
+	return string(out)
 }

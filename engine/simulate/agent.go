@@ -112,11 +112,11 @@ func (a *agent) next(w *World, v state.View, t *api.Task, st *api.TaskStatus) *a
 		next = api.TaskState_TASK_STATE_PREPARING
 	case api.TaskState_TASK_STATE_PREPARING:
 		if t.Hold {
-			if st.Prepared || w.held(t.Id, api.TaskState_TASK_STATE_STARTING) {
+			if st.PreparedAt != nil || w.held(t.Id, api.TaskState_TASK_STATE_STARTING) {
 				return nil
 			}
 			st = proto.CloneOf(st)
-			st.Prepared = true
+			st.PreparedAt = timestamppb.New(w.Now)
 			return st
 		}
 		next = api.TaskState_TASK_STATE_STARTING

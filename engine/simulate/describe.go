@@ -109,7 +109,7 @@ func rolloutText(v state.View, before, after *api.Rollout) string {
 		}
 		text += "\n"
 	}
-	if before.Phase != after.Phase {
+	if before.Phase != after.Phase && after.Phase == "rollback" {
 		text += fmt.Sprintf("~ %s: rolls back: %s\n", after.Id, after.Reason)
 	}
 	if before.Outcome != after.Outcome {

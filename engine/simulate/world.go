@@ -32,6 +32,8 @@ type World struct {
 	Planned func(control.Pass)
 	// Committed sees every entry; an error stops the run.
 	Committed func(state.View, []state.Delta) error
+	// Bundle is what releases come with; nil: none.
+	Bundle *api.Bundle
 	// JobsEnd lets tasks of jobs end with exit code 0 once they run.
 	JobsEnd bool
 	// Entries counts what was committed.
@@ -282,7 +284,7 @@ func (w *World) Apply(s *api.StackSpec, cause string) (state.Result, error) {
 		versions[svc.Name] = spec.Version(svc.Task)
 	}
 	return w.Propose(&api.Command{Kind: &api.Command_PutRelease{PutRelease: &api.PutRelease{
-		Release: &api.Release{Stack: s.Name, Spec: s, Cause: cause}, Versions: versions,
+		Release: &api.Release{Stack: s.Name, Spec: s, Cause: cause, BundleHash: w.Bundle.GetHash()}, Versions: versions, Bundle: w.Bundle,
 		BaseRelease: w.State.View().Stack(s.Name).GetRelease(),
 	}}})
 }

@@ -172,6 +172,10 @@ func (w *writer) endRelease(r *api.Release, outcome, reason string) {
 	}
 	for _, old := range w.ServicesOf(r.Stack) {
 		ro := w.Rollout(old.RolloutId)
+		if ro.GetRelease() == r.Number && ro.Outcome == "" && len(ro.Journal) == 0 {
+			w.endRollout(old, "failed", "it never began: release "+itoa(r.Number)+" failed")
+			continue
+		}
 		if old.Removed || ro != nil && ro.Outcome != "succeeded" && ro.Outcome != "superseded" && !(ro.Outcome == "rolled_back" && outcome == "succeeded") {
 			continue
 		}

@@ -263,8 +263,13 @@ func (s *summary) job() {
 	r := s.svc.Run
 	s.Running = int32(s.live)
 	s.Ready = int32(s.completed)
+	if s.svc.Spec.Job.GetOnDemand() { // its rollouts tell what comes of it
+		defer func() { s.Converged, s.Failed = true, false }()
+	}
 	switch {
-	case r == nil || r.Version != s.svc.Version:
+	case s.svc.Spec.Job.GetOnDemand() && r == nil:
+		s.State, s.Reason = "idle", "runs when a rollout asks for it"
+	case r == nil || r.Version != s.svc.Version && !s.svc.Spec.Job.GetOnDemand():
 		s.State = "waiting"
 		if s.svc.Spec.Job.GetSchedule() != "" {
 			s.Converged = true
