@@ -128,13 +128,19 @@ func (s *step) freeKeys(n int) []string {
 	return keys
 }
 
-// adopt makes the tasks of a surge the service's own. They run on as they
-// are; slots of the old version go in their stead.
+// adopt makes the tasks of a surge, which must be ready, the service's own.
+// They run on as they are; slots of the old version go in their stead.
 func (s *step) adopt(op *api.Op) {
 	group := s.groupOf(op.Group)
 	if len(group) == 0 {
 		s.refuse(op, fmt.Sprintf("there is no surge %q", op.Group))
 		return
+	}
+	for _, slot := range group {
+		if t := s.task(slot.Id, s.target()); !ready(t) {
+			s.refuse(op, fmt.Sprintf("%s isn't ready%s", Short(slot.Id), because(t)))
+			return
+		}
 	}
 	nodes := map[string]bool{}
 	for _, slot := range group {
