@@ -20,6 +20,8 @@ import (
 	"orch/engine/api/apiconnect"
 	"orch/engine/ca"
 	"orch/engine/folder"
+	"orch/engine/operator"
+	"orch/engine/rollout"
 )
 
 const (
@@ -31,7 +33,7 @@ const (
 // agents that speak the real protocol and whose tasks run at once.
 func (b *bench) scale(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	e, done, err := founded(ctx, filepath.Join(b.dir, "scale"))
+	e, done, err := founded(ctx, filepath.Join(b.dir, "scale"), fixed{}, nil)
 	if err != nil {
 		cancel()
 		return err
@@ -79,7 +81,7 @@ func (b *bench) scale(ctx context.Context) error {
 }
 
 // founded is an engine of a new cluster.
-func founded(ctx context.Context, dir string) (e *engine.Engine, done func(), err error) {
+func founded(ctx context.Context, dir string, evaluator operator.Evaluator, strategy rollout.Strategy) (e *engine.Engine, done func(), err error) {
 	f, err := folder.Open(dir)
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +98,7 @@ func founded(ctx context.Context, dir string) (e *engine.Engine, done func(), er
 	if err != nil {
 		return nil, nil, err
 	}
-	e, err = engine.Open(ctx, engine.Config{Folder: f, Wallet: w, Evaluator: fixed{}, Logger: slog.New(slog.DiscardHandler)})
+	e, err = engine.Open(ctx, engine.Config{Folder: f, Wallet: w, Evaluator: evaluator, Strategy: strategy, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -106,8 +108,13 @@ func founded(ctx context.Context, dir string) (e *engine.Engine, done func(), er
 	}, nil
 }
 
-func pause(ctx context.Context) {
-	t := time.NewTimer(20 * time.Millisecond)
+func pause(ctx context.Context) { wait(ctx, 20*time.Millisecond) }
+
+// brief is a pause for what takes a few milliseconds.
+func brief(ctx context.Context) { wait(ctx, 2*time.Millisecond) }
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

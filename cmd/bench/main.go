@@ -2,7 +2,7 @@
 // run, and prints a table: `make bench`. It judges nothing; these are medians
 // of a few rounds on whatever machine it runs on.
 //
-//	bench [-orch bin/orch] [-rounds 5] [-only eval,start,scale,idle,heal,update]
+//	bench [-orch bin/orch] [-rounds 5] [-only eval,start,scale,rollouts,idle,heal,update]
 //	bench -cluster [-orch bin/orch] [-rounds 3] [-only bare,swarm,orch]
 //
 // The second form is `make bench-cluster`; see package cluster.
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"orch/cmd/bench/cluster"
+	"orch/playbooks"
 )
 
 // row is one line of the table. A limit or a peer's time is what `got` is
@@ -41,6 +42,9 @@ type bench struct {
 }
 
 func main() {
+	if playbooks.IsChild(os.Args) {
+		playbooks.ChildMain()
+	}
 	orch := flag.String("orch", "bin/orch", "the binary to measure")
 	rounds := flag.Int("rounds", 0, "rounds, of which the median counts (default 5; with -cluster 3, and one of what is slow)")
 	only := flag.String("only", "", "parts to run, with commas between")
@@ -71,7 +75,7 @@ func run(ctx context.Context, orch string, rounds int, only string) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"eval", b.eval}, {"scale", b.scale}, {"idle", b.idle}, {"start", b.start}, {"heal", b.heal}, {"update", b.update},
+		{"eval", b.eval}, {"scale", b.scale}, {"rollouts", b.rollouts}, {"idle", b.idle}, {"start", b.start}, {"heal", b.heal}, {"update", b.update},
 	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), part.name) {
 			continue
