@@ -192,7 +192,9 @@ func (s *service) converge(slot *api.Slot) {
 	case current != nil:
 		for _, t := range others {
 			if s.serving(current) {
-				s.stop(t, "replaced by "+current.Id)
+				if !s.onProbation(slot) || !s.serving(t) {
+					s.stop(t, "replaced by "+current.Id)
+				}
 			} else if s.stopFirst(slot, others) {
 				s.release(t, "replaced by "+current.Id, false)
 			}
@@ -215,6 +217,18 @@ func (s *service) converge(slot *api.Slot) {
 	default:
 		s.attempt(slot)
 	}
+}
+
+// onProbation says that a rollout watches a slot's new task for a while: what
+// it replaces serves on until then, so that going back restarts nothing.
+func (s *service) onProbation(slot *api.Slot) bool {
+	r := s.view.Rollout(s.svc.RolloutId)
+	n := len(r.GetJournal())
+	if n == 0 || r.Outcome != "" {
+		return false
+	}
+	op := r.Journal[n-1]
+	return op.Kind == "wait_healthy" && op.EndedAt == nil && op.Duration.AsDuration() > 0 && slices.Contains(op.Slots, slot.Id)
 }
 
 // best is the one of a slot's older tasks that stays until a newer one

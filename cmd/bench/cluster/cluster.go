@@ -20,7 +20,9 @@ const (
 	// image has two tags of one content, to update between.
 	image1 = "orch-bench/server:1"
 	image2 = "orch-bench/server:2"
-	twelve = 12
+	// imageBad ends at once with exit code 1.
+	imageBad = "orch-bench/server:bad"
+	twelve   = 12
 )
 
 // Config says what to measure.
@@ -79,6 +81,16 @@ func onHosts(ctx context.Context, do func(context.Context, *world) error) (err e
 	}
 	for _, h := range set.Hosts {
 		if _, err := docker(ctx, h, "tag", image1, image2); err != nil {
+			return err
+		}
+		id, err := docker(ctx, h, "create", image1)
+		if err != nil {
+			return err
+		}
+		if _, err := docker(ctx, h, "commit", "--change", "ENV PORT=none", strings.TrimSpace(id), imageBad); err != nil {
+			return err
+		}
+		if _, err := docker(ctx, h, "rm", strings.TrimSpace(id)); err != nil {
 			return err
 		}
 	}

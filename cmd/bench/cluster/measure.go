@@ -26,6 +26,9 @@ type system interface {
 	// deploy declares the service with an image; it may return before that is
 	// so. An update is by two, start-first, and watches each for 0.1 s.
 	deploy(ctx context.Context, image string) error
+	// fail updates to an image that can't run, and returns once that has been
+	// taken back.
+	fail(ctx context.Context, image string) error
 	remove(ctx context.Context) error
 	// write changes the cluster's state through a host.
 	write(ctx context.Context, through *hosts.Host, name string) error
@@ -76,6 +79,7 @@ func measure(ctx context.Context, w *world, s system, rounds int, t column) erro
 		{"create", rounds, m.create},
 		{"memory", 1, func(context.Context) error { return m.weigh(before, t) }},
 		{"update", 1, m.update},
+		{"failed update", rounds, m.failed},
 		{"crash", 1, func(ctx context.Context) error { return m.crash(ctx, rounds) }},
 		{"drain", 1, m.drained},
 		{"leader stopped", rounds, m.stopped},
@@ -171,6 +175,18 @@ func (m *meter) update(ctx context.Context) error {
 		m.add(update, took)
 	}
 	return err
+}
+
+// failed updates to what fails at once, and waits for the twelve of before.
+func (m *meter) failed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	began := time.Now()
+	if err := m.fail(ctx, imageBad); err != nil {
+		return err
+	}
+	m.add(takenBack, time.Since(began))
+	return m.until(ctx, m.Hosts, "twelve run as before", count(twelve))
 }
 
 // crash kills one container after the other. They all have run for a while:

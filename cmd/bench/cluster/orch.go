@@ -169,6 +169,17 @@ func (o *orch) deploy(ctx context.Context, image string) error {
 	return err
 }
 
+func (o *orch) fail(ctx context.Context, image string) error {
+	err := o.deploy(ctx, image)
+	if err == nil {
+		return fmt.Errorf("an image that can't run was deployed")
+	}
+	if !strings.Contains(err.Error(), "failed") {
+		return err
+	}
+	return ctx.Err()
+}
+
 func (o *orch) remove(ctx context.Context) error {
 	_, err := o.run(ctx, o.Hosts[0], "", "stack", "rm", "bench")
 	if err != nil && strings.Contains(err.Error(), `no stack`) {

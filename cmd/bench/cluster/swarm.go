@@ -104,7 +104,7 @@ func (s *swarm) leader(ctx context.Context) (int, error) {
 }
 
 func (s *swarm) deploy(ctx context.Context, image string) error {
-	update := "--update-parallelism 2 --update-monitor 100ms --update-delay 0s --update-order start-first --no-resolve-image --detach"
+	update := "--update-parallelism 2 --update-monitor 100ms --update-delay 0s --update-order start-first --update-failure-action rollback --rollback-parallelism 2 --rollback-monitor 100ms --rollback-order start-first --no-resolve-image --detach"
 	if s.deployed {
 		_, err := docker(ctx, s.Hosts[0], strings.Fields("service update "+update+" --image "+image+" web")...)
 		return err
@@ -112,6 +112,29 @@ func (s *swarm) deploy(ctx context.Context, image string) error {
 	s.deployed = true
 	_, err := docker(ctx, s.Hosts[0], strings.Fields("service create "+update+" --name web --network bench --replicas 12 --endpoint-mode dnsrr --restart-delay 0s "+image)...)
 	return err
+}
+
+func (s *swarm) fail(ctx context.Context, image string) error {
+	if err := s.deploy(ctx, image); err != nil {
+		return err
+	}
+	for {
+		var is struct {
+			UpdateStatus struct{ State, Message string }
+		}
+		if err := s.ask(ctx, s.Hosts[0], http.MethodGet, "/services/web", nil, &is); err != nil {
+			return err
+		}
+		switch is.UpdateStatus.State {
+		case "rollback_completed":
+			return nil
+		case "paused", "rollback_paused":
+			return fmt.Errorf("it is %s: %s", is.UpdateStatus.State, is.UpdateStatus.Message)
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 func (s *swarm) remove(ctx context.Context) error {

@@ -13,6 +13,7 @@ const (
 	form        = "cluster of three made"
 	create      = "create to 12 running"
 	update      = "rolling update by 2, monitor 0.1 s"
+	takenBack   = "update that fails at once, to taken back"
 	crash       = "one container killed to replaced"
 	drain       = "drain a host to 12 running elsewhere"
 	stopped     = "leader stopped in order to next write"
@@ -25,7 +26,7 @@ const (
 )
 
 var lines = []struct{ what, goal string }{
-	{form, ""}, {create, "orch/bare 1.25"}, {update, ""}, {crash, "1s"}, {drain, ""}, {stopped, "0.5s"},
+	{form, ""}, {create, "orch/bare 1.25"}, {update, "orch/swarm 0.7"}, {takenBack, "orch/swarm 1"}, {crash, "1s"}, {drain, ""}, {stopped, "0.5s"},
 	{hostCut, "6s"}, {leaderWrite, "2s"}, {leaderTasks, "8s"}, {back, ""}, {rss, "60 MiB"}, {rssDocker, ""},
 }
 
