@@ -317,6 +317,14 @@ func TestClusterOnHosts(t *testing.T) {
 			w.whole()
 			unchanged(w)
 		}},
+		{"a rolling update, its leader killed in mid-batch: another one goes on exactly", func(w *world) {
+			w.rolledOver(`parallelism = 2, monitor = "1s"`)
+			unchanged(w)
+		}},
+		{"a canary, its leader killed in mid-batch: another one goes on exactly", func(w *world) {
+			w.rolledOver(`strategy = canary, params = {"count": 2, "bake": "1s", "parallelism": 2, "monitor": "1s"}`)
+			unchanged(w)
+		}},
 		{"two of three lost: writes say why not, tasks run on, quorum comes back", func(w *world) {
 			lead, rest := w.leader()
 			w.kill(lead, rest[0])
