@@ -8,9 +8,11 @@
 //	membership.json  api.Membership: certificate, roots, engines
 //	host.json        Settings
 //	raft.db, snapshots/   an engine's log
+//	format           what the log's entries mean
 package folder
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/json"
@@ -34,6 +36,7 @@ type Folder struct {
 	Dir    string
 	ID     string // of the node
 	unlock func()
+	mine   bool // it is locked for this process
 
 	mu         sync.Mutex
 	keys       keyFile
@@ -52,6 +55,7 @@ func Open(dir string) (f *Folder, err error) {
 	if f.unlock, err = Lock(dir); err != nil {
 		return nil, err
 	}
+	f.mine = true
 	if err := f.read(); err != nil {
 		f.unlock()
 		return nil, err
@@ -80,6 +84,9 @@ func (f *Folder) read() (err error) {
 	if _, err := os.Stat(f.path("ca.key")); err == nil {
 		return fmt.Errorf("%s was made by an orch that knew clusters of one engine only: move it away and deploy its stacks again", f.Dir)
 	}
+	if err := f.checkFormat(); err != nil {
+		return err
+	}
 	if f.ID, err = identity(f.path("node-id")); err != nil {
 		return err
 	}
@@ -98,6 +105,31 @@ func (f *Folder) read() (err error) {
 		return fmt.Errorf("%s is damaged (%w): restore it from a backup, or leave the cluster and join again", f.path("membership.json"), err)
 	}
 	f.membership = m
+	return nil
+}
+
+// format is raised when entries of the log come to mean something else.
+const format = "2"
+
+// checkFormat refuses a log of entries that would be read wrongly, and marks
+// a folder that has none yet.
+func (f *Folder) checkFormat() error {
+	b, err := os.ReadFile(f.path("format"))
+	switch {
+	case err == nil && strings.TrimSpace(string(b)) == format:
+		return nil
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("cannot read the data folder's format: %w", err)
+	}
+	if _, err := os.Stat(f.path("raft.db")); err == nil {
+		return fmt.Errorf("the log in %s is of format %q, this orch reads %q: move the folder away, make the cluster anew and deploy its stacks again", f.Dir, cmp.Or(strings.TrimSpace(string(b)), "1"), format)
+	}
+	if !f.mine {
+		return nil
+	}
+	if err := durable.WriteFile(f.path("format"), []byte(format+"\n"), 0o600); err != nil {
+		return fmt.Errorf("cannot mark the data folder's format: %w", err)
+	}
 	return nil
 }
 

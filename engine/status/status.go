@@ -140,7 +140,7 @@ func (s *summary) fitting() int32 {
 
 // slot adds one slot's tasks to the sums.
 func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
-	live, ready := 0, false
+	live, ready, up := 0, false, false
 	for _, t := range tasks {
 		st := t.Status
 		if state.Ended(st.GetState()) {
@@ -155,7 +155,7 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 				s.Reason, s.Since, s.Deadline = fmt.Sprintf("node %q is down", node.Name), node.StatusSince, t.Wait.GetDeadline()
 			}
 		} else if serving(t) {
-			s.Ready++
+			up = true
 			ready = ready || t.Version == slot.Version && slot.Version == s.svc.Version
 		} else if s.Reason == "" && t.Desired == api.TaskDesired_TASK_DESIRED_RUN {
 			s.Reason, s.Deadline = Reason(t), t.Wait.GetDeadline()
@@ -174,6 +174,9 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 		}
 	}
 	s.live += live
+	if up && !slot.Removed && slot.Group == "" {
+		s.Ready++
+	}
 	if live == 1 && ready {
 		s.settled++
 	}
