@@ -6,11 +6,11 @@ import (
 	"maps"
 	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/engine/api"
+	"orch/engine/rollout"
 	"orch/engine/spec"
 	"orch/engine/state"
 )
@@ -77,9 +77,8 @@ func Describe(d state.Delta) []*api.Event {
 	case *api.Operator:
 		return []*api.Event{{Scope: "cluster", Type: "operator.added", Message: after.Name + " (" + after.Role + "), by " + after.CreatedBy}}
 	case *api.Release:
-		if d.Before == nil {
-			return []*api.Event{{Scope: "stack", Type: "release.created", Stack: after.Stack, Message: fmt.Sprintf("release %d (%s)", after.Number, after.Cause)}}
-		}
+		before, _ := d.Before.(*api.Release)
+		return releaseEvent(before, after)
 	case *api.Stack:
 		before, _ := d.Before.(*api.Stack)
 		return stackEvent(before, after)
@@ -212,6 +211,33 @@ func serviceEvent(before, after *api.Service) []*api.Event {
 	return []*api.Event{e}
 }
 
+func releaseEvent(before, after *api.Release) []*api.Event {
+	e := &api.Event{Scope: "stack", Stack: after.Stack, Message: fmt.Sprintf("release %d", after.Number)}
+	if before == nil {
+		e.Type, e.Message = "release.created", fmt.Sprintf("release %d (%s)", after.Number, after.Cause)
+		if after.Phase == "queued" {
+			e.Type = "release.queued"
+		}
+		return []*api.Event{e}
+	}
+	switch {
+	case before.Outcome != after.Outcome && after.Outcome != "":
+		e.Type = "release." + after.Outcome
+	case before.Outcome != "" && after.Outcome == "":
+		e.Type = "release.resumed"
+	case before.Phase != after.Phase && after.Phase == "rollback":
+		e.Type = "release.rollback"
+	case before.Phase != after.Phase:
+		e.Type = "release.started"
+	default:
+		return nil
+	}
+	if after.Reason != "" {
+		e.Message += ": " + after.Reason
+	}
+	return []*api.Event{e}
+}
+
 func rolloutEvent(before, after *api.Rollout) []*api.Event {
 	stack, service := spec.SplitServiceID(after.ServiceId)
 	e := &api.Event{Scope: "rollout", Stack: stack, Service: service, Message: after.Reason}
@@ -220,14 +246,24 @@ func rolloutEvent(before, after *api.Rollout) []*api.Event {
 		e.Type, e.Message = "rollout.started", after.FromVersion+" -> "+after.ToVersion
 	case before.Outcome != after.Outcome && after.Outcome != "":
 		e.Type = "rollout." + after.Outcome
-	case before.Phase != after.Phase:
+	case before.Phase != after.Phase && after.Phase == "rollback":
 		e.Type = "rollout.rollback"
+	case before.Outcome != "" && after.Outcome == "":
+		e.Type = "rollout.resumed"
 	case len(before.Journal) < len(after.Journal):
 		op := after.Journal[len(after.Journal)-1]
-		e.Type, e.Message = "rollout."+op.Kind, strings.Join(op.Slots, " ")
-		if op.Kind == "pause" {
-			e.Message = op.Duration.AsDuration().Round(time.Millisecond).String()
+		if op.Kind == "event" {
+			e.Type, e.Message = "rollout.event", op.Text
+			break
 		}
+		_, e.Message, _ = strings.Cut(rollout.Text(op), " ")
+		e.Type = "rollout." + op.Kind
+	case len(after.Journal) > 0 && len(before.Journal) == len(after.Journal):
+		op := after.Journal[len(after.Journal)-1]
+		if op.By == "" || before.Journal[len(before.Journal)-1].By != "" {
+			return nil
+		}
+		e.Type, e.Message = "rollout.signal", op.Text+" by "+op.By
 	default:
 		return nil
 	}

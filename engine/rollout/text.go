@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -67,8 +68,8 @@ func Text(op *api.Op) string {
 
 // Short is a slot's id without its stack: "web.1".
 func Short(id string) string {
-	_, name := spec.SplitServiceID(id)
-	return name
+	stack, name := spec.SplitServiceID(id)
+	return cmp.Or(name, stack)
 }
 
 func shorts(ids []string) []string {
