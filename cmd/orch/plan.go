@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -14,12 +13,19 @@ import (
 
 func planCommand() *cobra.Command {
 	in := &inputs{}
-	var output string
+	var output, file string
 	cmd := &cobra.Command{
 		Use: "plan PLAYBOOK", Short: "Show what deploying a playbook would change",
 		Long: `Compare what a playbook declares with what the cluster has, field by field, with
-the place in the playbook that asks for each change. Where no cluster runs,
-everything is new. Exit code 0: nothing would change; 3: something would.`,
+the place in the playbook that asks for each change. Then show what the strategy
+of each rollout would do if all went well, and where new tasks would land as the
+nodes are now: both are tried out on a copy of the cluster. Where no cluster
+runs, everything is new.
+
+--out keeps the plan; ` + "`orch run --plan FILE`" + ` does exactly that, or refuses if
+another release, other sources or other ops have come about since.
+
+Exit code 0: nothing would change; 3: something would.`,
 		Args: exactly("a playbook"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
@@ -30,6 +36,7 @@ everything is new. Exit code 0: nothing would change; 3: something would.`,
 				return err
 			}
 			plan := &api.Plan{Stack: r.Spec.Name, Changes: spec.Changes(nil, r.Spec)}
+			cluster := ""
 			client, err := connectCluster(cmd.Context())
 			switch {
 			case err == nil:
@@ -38,10 +45,22 @@ everything is new. Exit code 0: nothing would change; 3: something would.`,
 					return applyError(err)
 				}
 				plan = res.Msg.Plan
+				info, err := client.Info(cmd.Context(), connect.NewRequest(&api.InfoRequest{}))
+				if err != nil {
+					return err
+				}
+				cluster = info.Msg.Cluster.GetId()
 			case !errors.Is(err, errNoCluster):
 				return err
+			case file != "":
+				return &exitError{1, "orch: a plan is kept for a cluster, and none runs here"}
 			default:
 				fmt.Fprintln(cmd.ErrOrStderr(), "No cluster runs here: everything is new.")
+			}
+			if file != "" {
+				if err := writePlan(file, cluster, plan, r.Bundle); err != nil {
+					return err
+				}
 			}
 			if output == "json" {
 				if err := printMessages(cmd, []*api.Plan{plan}); err != nil {
@@ -58,50 +77,6 @@ everything is new. Exit code 0: nothing would change; 3: something would.`,
 	}
 	in.flags(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVar(&file, "out", "", "keep the plan in a `file`, for orch run --plan")
 	return cmd
-}
-
-var marks = map[string]string{"create": "+", "update": "~", "delete": "-"}
-
-var effects = map[string]string{
-	"start": "tasks start", "stop": "tasks stop", "rollout": "tasks are replaced", "in-place": "no task restarts", "none": "",
-}
-
-func printPlan(out io.Writer, p *api.Plan) {
-	if len(p.Changes) == 0 {
-		fmt.Fprintf(out, "Stack %s: no changes to release %d.\n", p.Stack, p.BaseRelease)
-		return
-	}
-	fmt.Fprintf(out, "Stack %s, release %d -> %d:\n", p.Stack, p.BaseRelease, p.BaseRelease+1)
-	count := map[string]int{}
-	for _, c := range p.Changes {
-		count[c.Action]++
-		line := fmt.Sprintf("%s %s %s", marks[c.Action], c.Kind, c.Name)
-		if e := effects[c.Effect]; e != "" {
-			line += " (" + e + ")"
-		}
-		fmt.Fprintln(out, line+at(c.Origin))
-		for _, f := range c.Fields {
-			where := ""
-			if f.Origin != c.Origin {
-				where = at(f.Origin)
-			}
-			fmt.Fprintf(out, "    %s: %s -> %s%s\n", f.Path, orNone(f.Old), orNone(f.New), where)
-		}
-	}
-	fmt.Fprintf(out, "%d to create, %d to update, %d to delete.\n", count["create"], count["update"], count["delete"])
-}
-
-func at(origin string) string {
-	if origin == "" {
-		return ""
-	}
-	return "  [" + origin + "]"
-}
-
-func orNone(text string) string {
-	if text == "" {
-		return "(none)"
-	}
-	return text
 }

@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -19,10 +17,8 @@ import (
 // progress shows how a stack comes along: on a terminal a block of lines that
 // is painted over, elsewhere a line a change, or JSON events.
 type progress struct {
-	out   io.Writer
+	*painter
 	json  bool
-	width int // of the terminal; 0: none
-	lines int // painted last
 	said  map[string]saying
 	began time.Time
 }
@@ -37,11 +33,7 @@ type saying struct {
 const quickly = 2 * time.Second
 
 func newProgress(out io.Writer, output string) *progress {
-	p := &progress{out: out, json: output == "json", said: map[string]saying{}, began: time.Now()}
-	if f, ok := out.(*os.File); ok && !p.json && term.IsTerminal(int(f.Fd())) {
-		p.width, _, _ = term.GetSize(int(f.Fd()))
-	}
-	return p
+	return &progress{painter: newPainter(out), json: output == "json", said: map[string]saying{}, began: time.Now()}
 }
 
 func (p *progress) event(kind string, m proto.Message) {
@@ -85,26 +77,34 @@ func (p *progress) status(s *api.StackStatus) {
 	}
 }
 
+// again shows a status that hasn't changed: lines that were held back because
+// they changed quickly, and times.
+func (p *progress) again(s *api.StackStatus) {
+	if !p.json {
+		p.status(s)
+	}
+}
+
+// goesBack says that a release is being taken back.
+func goesBack(s *api.StackStatus) string {
+	if s.Phase != "rollback" || s.Outcome != "" {
+		return ""
+	}
+	return fmt.Sprintf("Release %d goes back: %s", s.Release, s.Reason)
+}
+
 // paint replaces the block of lines.
 func (p *progress) paint(s *api.StackStatus) {
 	var text strings.Builder
+	if line := goesBack(s); line != "" {
+		text.WriteString(line + "\n")
+	}
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, svc := range s.Services {
 		fmt.Fprintf(w, "  %s %s\t%s\t%d/%d\t%s\n", mark(svc), svc.Name, svc.State, svc.Ready, svc.Want, why(svc))
 	}
 	w.Flush()
-	if p.lines > 0 {
-		fmt.Fprintf(p.out, "\x1b[%dA", p.lines)
-	}
-	p.lines = 0
-	for line := range strings.Lines(text.String()) {
-		line = strings.TrimRight(line, "\n")
-		if runes := []rune(line); len(runes) >= p.width {
-			line = string(runes[:p.width-1]) + "…"
-		}
-		fmt.Fprintf(p.out, "\x1b[2K%s\n", line)
-		p.lines++
-	}
+	p.block(text.String())
 }
 
 func mark(s *api.ServiceStatus) string {
@@ -126,6 +126,10 @@ func why(s *api.ServiceStatus) string {
 
 // say prints the services whose line changed.
 func (p *progress) say(s *api.StackStatus) {
+	if line := goesBack(s); line != "" && p.said[""].line != line {
+		p.said[""] = saying{line: line}
+		fmt.Fprintln(p.out, line)
+	}
 	for _, svc := range s.Services {
 		now, was := time.Now(), p.said[svc.Name]
 		is := saying{fmt.Sprintf("%s: %s %d/%d", svc.Name, svc.State, svc.Ready, svc.Want), "", now}

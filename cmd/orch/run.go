@@ -113,12 +113,13 @@ type runOptions struct {
 	detach  bool
 	timeout time.Duration
 	output  string
+	plan    string // file
 }
 
 func runCommand() *cobra.Command {
 	o := &runOptions{}
 	cmd := &cobra.Command{
-		Use:   "run PLAYBOOK",
+		Use:   "run [PLAYBOOK]",
 		Short: "Deploy a playbook and wait until it has converged",
 		Long: `Deploy a playbook and wait until what runs is what it declares.
 
@@ -128,17 +129,28 @@ network or process behind (volumes stay). With -d it stays in the background
 until ` + "`orch down`" + `. Where one runs, the playbook becomes the stack's next
 release: only what changed is touched.
 
+With --plan, exactly what ` + "`orch plan --out FILE`" + ` showed is done, or nothing: if
+another release came since, or the ops of its rollouts would be others, it is
+refused. A release is one thing: if one service fails, what the release changed
+is taken back (see stack(on_failure) in ` + "`orch doc stack`" + `).
+
 A line a service shows its state, how many of its tasks are ready, and what it
 waits for. Exit code 0: converged. 1: it did not, with the reasons. 2: the
 playbook is wrong; nothing was changed.`,
-		Example: "  orch run playbooks/tick.star\n  orch run -d web.star --set tag=v2 --timeout 2m",
-		Args:    exactly("a playbook"),
-		RunE:    func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+		Example: "  orch run playbooks/tick.star\n  orch run -d web.star --set tag=v2 --timeout 2m\n  orch plan web.star --out web.plan; orch run --plan web.plan",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.plan != "" {
+				return upTo(1)(cmd, args)
+			}
+			return exactly("a playbook")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, strings.Join(args, "")) },
 	}
 	o.flags(cmd)
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "leave the cluster running in the background")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "give up waiting after this `time`; 0: never")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text, or json: a stream of events, one a line")
+	cmd.Flags().StringVar(&o.plan, "plan", "", "do exactly what is planned in this `file`")
 	return cmd
 }
 
@@ -146,14 +158,17 @@ func (o *runOptions) run(cmd *cobra.Command, path string) error {
 	if o.output != "text" && o.output != "json" {
 		return &exitError{2, fmt.Sprintf("orch: -o %s: want text or json", o.output)}
 	}
-	result, err := o.evaluate(cmd, path)
-	if err != nil {
-		return err
+	var result *playbooks.Result
+	if path != "" {
+		var err error
+		if result, err = o.evaluate(cmd, path); err != nil {
+			return err
+		}
 	}
 	ctx := cmd.Context()
 	var own *local
 	client, err := connectCluster(ctx)
-	if errors.Is(err, errNoCluster) {
+	if errors.Is(err, errNoCluster) && o.plan == "" {
 		if o.detach {
 			client, err = detached(ctx)
 		} else if own, err = startLocal(ctx, localOptions{alone: true}); err == nil {
@@ -192,7 +207,16 @@ func detached(ctx context.Context) (clusterClient, error) {
 
 // deploy applies the bundle and watches until it has converged.
 func (o *runOptions) deploy(ctx context.Context, cmd *cobra.Command, client clusterClient, r *playbooks.Result) error {
-	applied, err := client.Apply(ctx, connect.NewRequest(&api.ApplyRequest{Bundle: r.Bundle, ParamsJson: r.ParamsJSON}))
+	var ask *api.ApplyRequest
+	if o.plan != "" {
+		var err error
+		if ask, err = o.planned(ctx, client, r); err != nil {
+			return err
+		}
+	} else {
+		ask = &api.ApplyRequest{Bundle: r.Bundle, ParamsJson: r.ParamsJSON}
+	}
+	applied, err := client.Apply(ctx, connect.NewRequest(ask))
 	if err != nil {
 		return applyError(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -50,8 +51,12 @@ func stackState(s *api.StackStatus) (state, why string) {
 		return "stopped", ""
 	case s.Stopped:
 		return "stopping", why
+	case s.Outcome == "rolled_back":
+		return "rolled back", s.Reason
+	case s.Phase == "rollback" && s.Outcome == "":
+		return "going back", s.Reason
 	case s.Failed:
-		return "failed", why
+		return "failed", cmp.Or(s.Reason, why)
 	case s.Converged:
 		return "running", ""
 	}
@@ -139,12 +144,25 @@ func stackReleases() *cobra.Command {
 			return r.Msg.Releases, nil
 		},
 		func(all []*api.Release) *table {
-			t := &table{header: []string{"RELEASE", "CAUSE", "BY", "AGE", "PARAMS", "BUNDLE"}, wide: 5}
+			t := &table{header: []string{"RELEASE", "OUTCOME", "CAUSE", "BY", "AGE", "PARAMS", "REASON", "BUNDLE"}, wide: 7}
 			for _, rel := range all {
-				t.add(strconv.FormatUint(rel.Number, 10), rel.Cause, rel.By, ago(rel.CreatedAt), rel.ParamsJson, shorten(rel.BundleHash))
+				t.add(strconv.FormatUint(rel.Number, 10), releaseOutcome(rel), rel.Cause, rel.By, ago(rel.CreatedAt), rel.ParamsJson, rel.Reason, shorten(rel.BundleHash))
 			}
 			return t
 		})
+}
+
+// releaseOutcome is what came of a release, or how far it is.
+func releaseOutcome(r *api.Release) string {
+	switch {
+	case r.Outcome != "":
+		return r.Outcome
+	case r.Phase == "rollback":
+		return "going back"
+	case r.Phase == "queued":
+		return "queued"
+	}
+	return "under way"
 }
 
 func stackRollback() *cobra.Command {
@@ -152,7 +170,7 @@ func stackRollback() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rollback STACK [RELEASE]", Short: "Make an earlier release the newest again",
 		Long: `Deploy an earlier release again, as a release of its own: without a number, the
-one before the newest. The sources and parameters of that time are used; nothing
+newest before the one that runs that ended well. The sources and parameters of that time are used; nothing
 is evaluated anew. Waits until it has converged.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := some("a stack")(cmd, args); err != nil {

@@ -31,11 +31,17 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 	}()
 	var last *api.StackStatus
 	var proven <-chan time.Time // when a converged stack has stayed so
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
 	for open := true; open; {
 		select {
 		case <-proven:
 			show.end(last, true)
 			return nil
+		case <-again.C: // what has been so for a while is told, too
+			if last != nil {
+				show.again(last)
+			}
 		case s, ok := <-statuses:
 			if open = ok; !ok {
 				continue
@@ -76,9 +82,16 @@ const hostAgain = 2 * time.Second
 
 // statusesOf passes a stack's statuses on, over the loss of an engine.
 func statusesOf(ctx context.Context, client clusterClient, stack string, to chan<- *api.StackStatus) error {
+	return streamed(ctx, func(ctx context.Context) (*connect.ServerStreamForClient[api.StackStatus], error) {
+		return client.WatchStack(ctx, connect.NewRequest(&api.WatchStackRequest{Stack: stack}))
+	}, to)
+}
+
+// streamed passes on what a stream brings, over the loss of an engine.
+func streamed[T any](ctx context.Context, open func(context.Context) (*connect.ServerStreamForClient[T], error), to chan<- *T) error {
 	var lost time.Time
 	for {
-		stream, err := client.WatchStack(ctx, connect.NewRequest(&api.WatchStackRequest{Stack: stack}))
+		stream, err := open(ctx)
 		if err == nil {
 			for stream.Receive() {
 				lost = time.Time{}
@@ -127,6 +140,12 @@ func checked(s *api.StackStatus) bool {
 
 func reasons(s *api.StackStatus, head string) string {
 	lines := []string{head}
+	switch s.Outcome {
+	case "rolled_back":
+		return fmt.Sprintf("orch: release %d of stack %s was taken back, all runs as before: %s", s.Release, s.Stack, s.Reason)
+	case "paused", "failed":
+		lines = append(lines, fmt.Sprintf("  release %d is %s: %s", s.Release, s.Outcome, s.Reason))
+	}
 	for _, svc := range s.Services {
 		if !svc.Converged {
 			lines = append(lines, fmt.Sprintf("  %s: %s, %d of %d ready: %s", svc.Name, svc.State, svc.Ready, svc.Want, svc.Reason))

@@ -19,11 +19,38 @@ func (d *draft) put() *api.PutRelease {
 	return &api.PutRelease{Release: d.release, Bundle: d.bundle, Versions: versions, Secrets: d.secrets, BaseRelease: d.base}
 }
 
+// hash identifies a draft's specification. Secrets that come into being with
+// it have no digest in that: each evaluation would make others.
+func (d *draft) hash() string {
+	s := d.release.Spec
+	if len(d.secrets) == 0 {
+		return spec.Hash(s)
+	}
+	s = proto.CloneOf(s)
+	fresh := map[string]bool{}
+	for _, x := range d.secrets {
+		fresh[x.Name] = true
+	}
+	for _, x := range s.Secrets {
+		if fresh[x.Name] {
+			x.Digest = ""
+		}
+	}
+	for _, svc := range s.Services {
+		for _, ref := range svc.Task.Secrets {
+			if fresh[ref.Name] {
+				ref.Digest = ""
+			}
+		}
+	}
+	return spec.Hash(s)
+}
+
 // plan says what a draft would do: its changes, and, by a look ahead on a copy
 // of the cluster, the ops of its rollouts and where new tasks would land.
 func (s *Server) plan(d *draft) (*api.Plan, error) {
 	p := &api.Plan{
-		Stack: d.release.Stack, BaseRelease: d.base, SpecHash: spec.Hash(d.release.Spec), Changes: d.changes,
+		Stack: d.release.Stack, BaseRelease: d.base, SpecHash: d.hash(), Changes: d.changes,
 		Spec: d.release.Spec, Warnings: d.warnings, BundleHash: d.release.BundleHash, ParamsJson: d.release.ParamsJson,
 	}
 	if len(d.changes) > 0 {

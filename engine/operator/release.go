@@ -46,7 +46,7 @@ func (s *Server) Apply(ctx context.Context, r *connect.Request[api.ApplyRequest]
 	if err != nil {
 		return nil, err
 	}
-	if want := r.Msg.SpecHash; want != "" && (want != spec.Hash(d.release.Spec) || r.Msg.BaseRelease != d.base) {
+	if want := r.Msg.SpecHash; want != "" && (want != d.hash() || r.Msg.BaseRelease != d.base) {
 		return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("the plan is stale: stack %q or the playbook has changed since it was made; plan again", d.release.Stack))
 	}
 	if want := r.Msg.PlanHash; want != "" {
