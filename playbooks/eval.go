@@ -33,7 +33,8 @@ type Options struct {
 	MaxTime   time.Duration // 0: 10 s
 	MaxMemory uint64        // bytes of heap, looked at every few ms; 0: 512 MiB
 
-	what string // for errors; "": a playbook
+	what  string    // for errors; "": a playbook
+	cover *Coverage // counts what runs of its functions; nil: nothing does
 }
 
 // Result is a playbook's meaning.
@@ -219,12 +220,12 @@ func (e *evaluation) exec(thread *starlark.Thread, id string) (starlark.StringDi
 	if err != nil {
 		return nil, fmt.Errorf("cannot read playbook %q: %w", id, err)
 	}
-	program, err := compile(e.options.CacheDir, id, text, id == e.root)
+	program, known, err := e.program(id, text)
 	if err != nil {
 		e.found = append(e.found, diagnosticsOf(err)...)
 		return nil, errReported
 	}
-	globals, err := program.Init(thread, builtins.Predeclared())
+	globals, err := program.Init(thread, known)
 	if err != nil {
 		if !errors.Is(err, errReported) && !errors.Is(err, builtins.ErrTooMany) && !errors.Is(err, builtins.ErrReported) {
 			e.found = append(e.found, e.diagnose(err)...)

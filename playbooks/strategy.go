@@ -28,8 +28,8 @@ const (
 // engines need: what they ask is not theirs.
 type Strategies struct {
 	MaxTime time.Duration // 0: MaxStrategyTime
-
-	cache moduleCache
+	Cover   *Coverage     // counts which of their statements run; nil: nothing does
+	cache   moduleCache
 }
 
 var _ rollout.Strategy = (*Strategies)(nil)
@@ -55,7 +55,7 @@ func (s *Strategies) Next(q rollout.Question) (*api.Op, error) {
 	thread := &starlark.Thread{Name: name}
 	done := guard(context.Background(), thread, Options{MaxTime: cmp.Or(s.MaxTime, MaxStrategyTime), what: "strategy"})
 	defer done()
-	m, err := s.cache.module(thread, narrow(q, id), id)
+	m, err := s.cache.module(thread, narrow(q, id), id, s.Cover)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +67,9 @@ func (s *Strategies) Next(q rollout.Question) (*api.Op, error) {
 	run := &builtins.Run{Replays: true, Root: m.e.root, Params: m.e.run.Params, ReadFile: m.e.bundled}
 	run.Attach(thread)
 	thread.Load = nil
+	if s.Cover != nil {
+		thread.SetLocal(counting, true)
+	}
 	_, err = starlark.Call(thread, fn, starlark.Tuple{replay}, kwargs)
 	if op := replay.Asked(); op != nil && errors.Is(err, builtins.ErrSuspended) {
 		if _, err := proto.Marshal(op); err != nil { // text that isn't UTF-8

@@ -34,7 +34,7 @@ type strategyModule struct {
 }
 
 // module evaluates a module on the thread, under its limits, or finds it.
-func (c *moduleCache) module(thread *starlark.Thread, q rollout.Question, id string) (*strategyModule, error) {
+func (c *moduleCache) module(thread *starlark.Thread, q rollout.Question, id string, cover *Coverage) (*strategyModule, error) {
 	key := moduleKey{id: id, params: q.ParamsJson}
 	if q.Bundle != nil {
 		key.bundle = hashOf(q.Bundle)
@@ -45,7 +45,7 @@ func (c *moduleCache) module(thread *starlark.Thread, q rollout.Question, id str
 	if m.globals != nil {
 		return m, nil
 	}
-	if err := m.evaluate(thread, q); err != nil {
+	if err := m.evaluate(thread, q, cover); err != nil {
 		c.forget(m) // it may have been for want of time
 		return nil, err
 	}
@@ -72,12 +72,12 @@ func (c *moduleCache) forget(m *strategyModule) {
 	c.kept = slices.DeleteFunc(c.kept, func(k *strategyModule) bool { return k == m })
 }
 
-func (m *strategyModule) evaluate(thread *starlark.Thread, q rollout.Question) error {
+func (m *strategyModule) evaluate(thread *starlark.Thread, q rollout.Question, cover *Coverage) error {
 	bundle := q.Bundle
 	if bundle == nil {
 		bundle = &api.Bundle{}
 	}
-	e, err := newEvaluation(Options{Bundle: bundle, ParamsJSON: q.ParamsJson})
+	e, err := newEvaluation(Options{Bundle: bundle, ParamsJSON: q.ParamsJson, cover: cover})
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"orch/builtins"
 	"orch/playbooks"
 	"orch/playbooks/playtest"
 )
@@ -97,14 +97,14 @@ func docCommand() *cobra.Command {
 	var stubs bool
 	cmd := &cobra.Command{
 		Use: "doc [BUILTIN]", Short: "Read about the language's builtins",
-		Example: "  orch doc\n  orch doc service\n  orch doc health.http\n  orch doc --stubs > orch.pyi",
+		Example: "  orch doc\n  orch doc service\n  orch doc health.http\n  orch doc t.simulate\n  orch doc --stubs > orch.pyi",
 		Args:    upTo(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if stubs {
 				fmt.Fprint(cmd.OutOrStdout(), playbooks.Stubs())
 				return nil
 			}
-			text, err := playbooks.Doc(strings.Join(args, ""))
+			text, err := manual(strings.Join(args, ""))
 			if err != nil {
 				return mistake(err)
 			}
@@ -114,6 +114,22 @@ func docCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&stubs, "stubs", false, "print a Python stub file for editors")
 	return cmd
+}
+
+// manual is what `orch doc NAME` prints: of the builtins, and of t, what tests
+// of playbooks work with.
+func manual(name string) (string, error) {
+	if text, ok := playtest.Doc(name); ok {
+		return text, nil
+	}
+	text, err := playbooks.Doc(name)
+	switch hint := builtins.Suggest(name, playtest.Names()); {
+	case err != nil && hint != "" && strings.HasPrefix(name, "t."):
+		return "", fmt.Errorf("t has no %q; %s", strings.TrimPrefix(name, "t."), hint)
+	case err == nil && name == "":
+		text += "Tests of playbooks work with t: `orch doc t`.\n"
+	}
+	return text, err
 }
 
 func fmtCommand() *cobra.Command {
@@ -197,73 +213,4 @@ anything is. A comment "# lint: ignore RULE" at the end of a line silences a rul
 	}
 	outputFlag(cmd, &output)
 	return cmd
-}
-
-func testCommand() *cobra.Command {
-	var match, output string
-	var verbose bool
-	cmd := &cobra.Command{
-		Use: "test [PATH...]", Short: "Run the tests of playbooks (*_test.star)",
-		Long: `Run the functions test_*(t) of the files *_test.star named, or below the folders
-named (default: here). t.plan(path, params = {}) evaluates a playbook;
-t.eq, ne, true, contains and fails check. Exit code 1 if a test fails.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				args = []string{"."}
-			}
-			o := playtest.Options{}
-			if match != "" {
-				re, err := regexp.Compile(match)
-				if err != nil {
-					return &exitError{2, "orch: --run: " + err.Error()}
-				}
-				o.Match = re.MatchString
-			}
-			passed, failed := 0, 0
-			err := playtest.Run(cmd.Context(), args, o, func(r playtest.Result) {
-				if r.OK() {
-					passed++
-				} else {
-					failed++
-				}
-				showTest(cmd, r, output, verbose)
-			})
-			if err != nil {
-				return mistake(err)
-			}
-			if output != "json" {
-				fmt.Fprintf(cmd.OutOrStdout(), "%d passed, %d failed\n", passed, failed)
-			}
-			if failed > 0 {
-				return &exitError{code: 1}
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&match, "run", "", "only tests whose name matches this regular `expression`")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show passing tests and what tests print")
-	outputFlag(cmd, &output)
-	return cmd
-}
-
-func showTest(cmd *cobra.Command, r playtest.Result, output string, verbose bool) {
-	out := cmd.OutOrStdout()
-	if output == "json" {
-		b, _ := json.Marshal(r)
-		fmt.Fprintln(out, string(b))
-		return
-	}
-	if verbose || !r.OK() {
-		word := "ok  "
-		if !r.OK() {
-			word = "FAIL"
-		}
-		fmt.Fprintf(out, "%s %s %s (%.3fs)\n", word, r.File, r.Test, r.Elapsed.Seconds())
-		for _, line := range r.Output {
-			fmt.Fprintln(out, "    "+line)
-		}
-	}
-	if !r.OK() {
-		fmt.Fprintln(out, r.Err)
-	}
 }

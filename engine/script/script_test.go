@@ -65,6 +65,7 @@ const stack = "app"
 type session struct {
 	*simulate.World
 	probes []string
+	bundle *api.Bundle
 	asked  map[string]*api.Sample
 	spec   *api.StackSpec
 	out    strings.Builder
@@ -181,8 +182,8 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 			return err
 		}
 	case "bundle": // a module of strategies: s.star
-		s.Bundle = &api.Bundle{Root: "s.star", Files: []*api.BundleFile{{Path: "s.star", Content: []byte(d.Input)}}}
-		s.Bundle.Hash = playbooks.BundleHash(s.Bundle)
+		s.bundle = &api.Bundle{Root: "s.star", Files: []*api.BundleFile{{Path: "s.star", Content: []byte(d.Input)}}}
+		s.bundle.Hash = playbooks.BundleHash(s.bundle)
 		return nil
 	case "probes": // what they will say, one after the other; the last one again and again
 		s.probes = nil

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"orch/engine/api"
+	"orch/engine/simulate"
 )
 
 // apply reads the whole stack, one service a line:
@@ -59,7 +60,7 @@ func (s *session) apply(t *testing.T, d *datadriven.TestData) error {
 			svc.Update.Monitor = durationpb.New(0)
 		}
 	}
-	r, err := s.Apply(next, "run")
+	r, err := s.ApplySource(simulate.Source{Spec: next, Bundle: s.bundle}, "run")
 	if err != nil {
 		return err
 	}

@@ -103,6 +103,9 @@ func (a *agent) next(w *World, v state.View, t *api.Task, st *api.TaskStatus) *a
 		}
 		return w.to(st, api.TaskState_TASK_STATE_STOPPED, "")
 	}
+	if next, decided := w.fate(t).befalls(w, st); decided {
+		return next
+	}
 	image := v.Version(t.ServiceId, t.Version).GetTask().GetImage()
 	b, bad := w.broken[image]
 	bad = bad && b.left != 0
@@ -158,6 +161,9 @@ func (a *agent) wake(w *World) (at time.Time) {
 	v := w.State.View()
 	for id, st := range a.local {
 		t := v.Task(id)
+		if due := w.fate(t).due(st); due.After(w.Now) && (at.IsZero() || due.Before(at)) {
+			at = due
+		}
 		b, ok := w.broken[v.Version(t.GetServiceId(), t.GetVersion()).GetTask().GetImage()]
 		if !ok || b.after < 0 || b.left == 0 || st.ReadySince == nil {
 			continue

@@ -32,10 +32,10 @@ type World struct {
 	Planned func(control.Pass)
 	// Committed sees every entry; an error stops the run.
 	Committed func(state.View, []state.Delta) error
-	// Bundle is what releases come with; nil: none.
-	Bundle *api.Bundle
 	// JobsEnd lets tasks of jobs end with exit code 0 once they run.
 	JobsEnd bool
+	// Fate says how a task goes by itself; nil: well.
+	Fate func(*api.Task) Fate
 	// Entries counts what was committed.
 	Entries int
 
@@ -272,9 +272,21 @@ func (w *World) Rebalance() ([]*api.Move, error) {
 	return moves, err
 }
 
+// Source is a stack with what it was evaluated from.
+type Source struct {
+	Spec       *api.StackSpec
+	Bundle     *api.Bundle // that holds its strategies; nil: it has the library's
+	ParamsJSON string
+}
+
 // Apply commits a stack as its next release.
 func (w *World) Apply(s *api.StackSpec, cause string) (state.Result, error) {
-	s = proto.CloneOf(s)
+	return w.ApplySource(Source{Spec: s}, cause)
+}
+
+// ApplySource commits a stack with its bundle as its next release.
+func (w *World) ApplySource(from Source, cause string) (state.Result, error) {
+	s := proto.CloneOf(from.Spec)
 	spec.Normalize(s)
 	if err := spec.Validate(s); err != nil {
 		return state.Result{Err: err}, err
@@ -284,8 +296,8 @@ func (w *World) Apply(s *api.StackSpec, cause string) (state.Result, error) {
 		versions[svc.Name] = spec.Version(svc.Task)
 	}
 	return w.Propose(&api.Command{Kind: &api.Command_PutRelease{PutRelease: &api.PutRelease{
-		Release: &api.Release{Stack: s.Name, Spec: s, Cause: cause, BundleHash: w.Bundle.GetHash()}, Versions: versions, Bundle: w.Bundle,
-		BaseRelease: w.State.View().Stack(s.Name).GetRelease(),
+		Release: &api.Release{Stack: s.Name, Spec: s, Cause: cause, BundleHash: from.Bundle.GetHash(), ParamsJson: from.ParamsJSON},
+		Bundle:  from.Bundle, Versions: versions, BaseRelease: w.State.View().Stack(s.Name).GetRelease(),
 	}}})
 }
 

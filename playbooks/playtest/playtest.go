@@ -1,7 +1,12 @@
 // Package playtest runs the tests of playbooks: functions test_*(t) in files
-// *_test.star. t offers eq, ne, true, contains, fails and plan; a test ends at
-// its first failure. Tests of one Run go one after the other, each under the
-// limits of an evaluation.
+// *_test.star. What t offers stands in one place, the tables that `orch doc t`
+// prints: eq, ne, true, contains and fails check, plan evaluates a playbook, and
+// simulate plays its release through in engine/simulate. A test ends at its
+// first failure. Tests of one Run go one after the other, each under the limits
+// of an evaluation.
+//
+// A file here holds a function of t with its table (plan, simulate) or what it
+// reads its arguments into (nodes, scenario, kill) and shows (simulation).
 package playtest
 
 import (
@@ -23,6 +28,9 @@ type Options struct {
 	Changes func(*api.StackSpec) []*api.Change
 	// CacheDir is for compiled playbooks; "": none.
 	CacheDir string
+	// Cover collects which lines of strategies simulations reach; nil: nothing
+	// does.
+	Cover *playbooks.Coverage
 }
 
 // Result is how one test went. A file that can't be evaluated is a Result
@@ -50,16 +58,17 @@ func Run(ctx context.Context, paths []string, o Options, report func(Result)) er
 	if len(files) == 0 {
 		return fmt.Errorf("there are no *_test.star files in %s", strings.Join(paths, ", "))
 	}
+	ask := &playbooks.Strategies{Cover: o.Cover}
 	for _, file := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		runFile(ctx, file, o, report)
+		runFile(ctx, file, o, ask, report)
 	}
 	return nil
 }
 
-func runFile(ctx context.Context, file string, o Options, report func(Result)) {
+func runFile(ctx context.Context, file string, o Options, ask *playbooks.Strategies, report func(Result)) {
 	var output []string
 	begun := time.Now()
 	m, err := playbooks.OpenModule(ctx, playbooks.Options{Path: file, CacheDir: o.CacheDir,
@@ -81,7 +90,7 @@ func runFile(ctx context.Context, file string, o Options, report func(Result)) {
 		output = nil
 		begun := time.Now()
 		r := Result{File: file, Test: name}
-		if r.Err = m.Call(ctx, name, newT(ctx, m, o)); r.Err != nil {
+		if r.Err = m.Call(ctx, name, newT(&tester{ctx, m, o, ask})); r.Err != nil {
 			r.Failure = r.Err.Error()
 		}
 		r.Elapsed, r.Output = time.Since(begun), output
