@@ -179,7 +179,7 @@ func TestStrategyErrors(t *testing.T) {
 		"sizes":       {"def f(r):\n    r.batches([])\n", "is an empty list"},
 		"key":         {"def f(r):\n    r.slots('zone')\n", "a node key such as node.labels.zone"},
 		"key op":      {"def f(r):\n    r.batches(by = 'node.os == linux or node.os')\n", "a node key such as node.labels.zone"},
-		"traffic":     {"def f(r):\n    r.traffic(new = 10)\n", "x.star:2:5: r.traffic: comes with the network data plane"},
+		"traffic":     {"def f(r):\n    r.traffic(new = 101)\n", "x.star:2:15: r.traffic: new must be an int from 0 to 100, not 101"},
 		"probe":       {"def f(r):\n    r.check('http://x')\n", "must be a probe"},
 		"bad probe":   {"def f(r):\n    r.check(probe.http('x'))\n", "must be a URL"},
 		"job":         {"def f(r):\n    r.run(service('w', image = 'x'))\n", "must be a job or its name"},
@@ -195,7 +195,7 @@ func TestStrategyErrors(t *testing.T) {
 		"recursion":   {"def f(r):\n    f(r)\n", "called recursively"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := strategyOfText(3, c.text).play(&Strategies{}, always)
+			err := strategyOfText(3, c.text).play(&Strategies{MaxTime: time.Minute}, always)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got\n%v\nwant\n%s", err, c.want)
 			}
