@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,8 +20,10 @@ import (
 
 	"orch/agent/docker"
 	"orch/agent/health"
+	"orch/agent/ingress"
 	"orch/agent/network"
 	"orch/agent/process"
+	"orch/agent/relay"
 	"orch/agent/session"
 	"orch/agent/worker"
 	"orch/engine/api"
@@ -35,6 +38,7 @@ type Config struct {
 	Address string          // where other hosts reach this one, without a port
 	Engines func() []string // host:port of those that are known
 	TLS     *tls.Config
+	Peers   *Peers // nil: other nodes don't reach the tasks here
 	Version string
 	// Trust, if set, adds to the facts what the node knows of the CA, and
 	// Trusts has a value when that changed.
@@ -47,13 +51,25 @@ type Config struct {
 	Logger     *slog.Logger
 }
 
+// Peers is how nodes reach each other's tasks.
+type Peers struct {
+	Port   int // to listen on; taken: any
+	Server *tls.Config
+	Client func(node string) *tls.Config
+	// Node is the id of the node at the other end; "" if it is none.
+	Node func(*tls.ConnectionState) string
+}
+
 // Agent runs a node's tasks.
 type Agent struct {
 	cfg    Config
 	worker *worker.Worker
-	ports  *network.Publisher
+	ports  *ingress.Publisher
+	plane  *network.Plane
+	others *relay.Client // to the tasks of other nodes; nil: they aren't reached
 
 	mu       sync.Mutex
+	relay    string              // host:port that others are told
 	runtimes []*api.RuntimeFacts // as they were when last asked
 	changed  chan struct{}       // the facts have
 }
@@ -68,18 +84,41 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, ports: &network.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, ports: &ingress.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1)}
+	a.plane = &network.Plane{Node: cfg.NodeID, Publisher: a.ports}
+	a.ports.Ended = a.plane.Ended
+	if p := cfg.Peers; p != nil {
+		a.others = &relay.Client{TLS: p.Client, Address: a.plane.Relay}
+		a.ports.Dial = func(ctx context.Context, t *api.Target) (net.Conn, error) {
+			network := "tcp"
+			if t.Udp {
+				network = "udp"
+			}
+			return a.others.Connect(ctx, network, t.Node, t.TaskId, t.Port)
+		}
+	}
 	a.worker = worker.New(worker.Config{
-		Cluster: cfg.Cluster, Runtimes: []worker.Runtime{d, p}, Checks: checks, Publisher: publisher{a.ports}, Logger: cfg.Logger,
+		Cluster: cfg.Cluster, Runtimes: []worker.Runtime{d, p}, Checks: checks, Local: a.local, Logger: cfg.Logger,
 	})
 	return a, nil
 }
 
 // Run works until ctx ends. Tasks go on running.
 func (a *Agent) Run(ctx context.Context) error {
+	if a.others != nil {
+		defer a.others.Close() // once nothing uses it
+	}
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(func() { a.ports.Run(ctx) })
+	work.Go(func() { a.plane.Run(ctx) })
+	if a.cfg.Peers != nil {
+		l, err := a.listen()
+		if err != nil {
+			return fmt.Errorf("cannot let other nodes reach the tasks here: %w", err)
+		}
+		work.Go(func() { a.serve(ctx, l) })
+	}
 	work.Go(func() { a.worker.Run(ctx) })
 	known := make(chan struct{})
 	work.Go(func() { a.watch(ctx, known) })
@@ -97,7 +136,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer transport.CloseIdleConnections()
 	return session.Run(ctx, session.Config{
-		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker,
+		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker, Network: a.plane,
 		Facts: a.facts, FactsChanged: a.changed, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
 	})
 }
@@ -160,7 +199,7 @@ func (a *Agent) facts(context.Context) *api.NodeFacts {
 	defer a.mu.Unlock()
 	f := &api.NodeFacts{
 		Hostname: host, Os: runtime.GOOS, Arch: runtime.GOARCH, CpusMilli: int64(runtime.NumCPU()) * 1000, Version: a.cfg.Version,
-		Runtimes: a.runtimes, Address: a.cfg.Address,
+		Runtimes: a.runtimes, Address: a.cfg.Address, Relay: a.relay,
 	}
 	if a.cfg.Trust != nil {
 		a.cfg.Trust(f)
@@ -180,13 +219,43 @@ func checks(ctx context.Context, c *api.HealthCheck, address string, exec func(c
 	}) // it ends with ctx and nothing else
 }
 
-// publisher listens where routes say.
-type publisher struct{ to *network.Publisher }
-
-func (p publisher) Publish(routes []worker.Route) {
-	out := make([]network.Route, len(routes))
-	for i, r := range routes {
-		out[i] = network.Route{Address: net.JoinHostPort(r.HostIP, strconv.Itoa(int(r.Port))), Targets: r.Targets}
+// local tells the data plane how this node's own tasks are: it needs no engine
+// to stop sending to one that isn't ready.
+func (a *Agent) local(here map[string]worker.Here) {
+	all := make(map[string]network.Local, len(here))
+	for id, h := range here {
+		all[id] = network.Local(h)
 	}
-	p.to.Publish(out)
+	a.plane.Local(all)
+}
+
+// listen opens the port for other nodes: the one that was asked for, else any
+// one, since all are told which it is.
+func (a *Agent) listen() (net.Listener, error) {
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(a.cfg.Peers.Port))
+	if err != nil {
+		a.cfg.Logger.Warn("the port for other nodes is taken; another one is used, which a firewall may not let through", "port", a.cfg.Peers.Port, "error", err)
+		if l, err = net.Listen("tcp", ":0"); err != nil {
+			return nil, err
+		}
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	a.mu.Lock()
+	a.relay = net.JoinHostPort(a.cfg.Address, port)
+	a.mu.Unlock()
+	return l, err
+}
+
+// serve lets other nodes of the cluster reach the tasks here.
+func (a *Agent) serve(ctx context.Context, l net.Listener) {
+	server := &relay.Server{TLS: a.cfg.Peers.Server, Lookup: a.plane.Lookup, Logger: a.cfg.Logger, Peer: func(s *tls.ConnectionState) string {
+		// A certificate outlives its node's membership.
+		if node := a.cfg.Peers.Node(s); a.plane.Knows(node) {
+			return node
+		}
+		return ""
+	}}
+	if err := server.Serve(ctx, l); err != nil && ctx.Err() == nil {
+		a.cfg.Logger.Error("other nodes don't reach the tasks here any more", "error", err)
+	}
 }

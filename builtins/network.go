@@ -66,11 +66,11 @@ var portFunc = &Func{
 	Returns: "port",
 	Params: []Param{
 		{Name: "target", Kind: portKind_, Position: true, Doc: "Port that the program listens on."},
-		{Name: "publish", Kind: portKind_, Default: "None", Doc: "Port to open on the nodes; None opens none."},
-		{Name: "protocol", Kind: choice("tcp", "udp", "http"), Default: `"tcp"`, Doc: "What is spoken on it."},
+		{Name: "publish", Kind: portKind_, Default: "None", Doc: "Port to open on every node; None opens none."},
+		{Name: "protocol", Kind: choice("tcp", "udp", "http"), Default: `"tcp"`, Doc: "What is balanced: tcp: connections. http: requests; clients' connections outlive tasks. udp: datagrams, those of a client to one task."},
 		{Name: "mode", Kind: choice("ingress", "host"), Default: `"ingress"`, Doc: "ingress: every node listens and balances over the ready tasks. host: the task itself occupies the port on its node."},
 		{Name: "host_ip", Kind: textKind, Default: "None", Doc: "Address to listen on; None means every address."},
-		{Name: "proxy_protocol", Kind: boolKind, Default: "False", Doc: "Tell the task the client's address by PROXY protocol."},
+		{Name: "proxy_protocol", Kind: boolKind, Default: "False", Doc: "tcp: tell the task the client's address by PROXY protocol, version 2."},
 		{Name: "name", Kind: textKind, Default: "None", Doc: "A name for people."},
 	},
 	Example: `port(8888, publish = 80)`,
@@ -82,14 +82,15 @@ var portFunc = &Func{
 				c.errorf("host_ip", "host_ip must be an IP address, not %q", p.HostIp)
 			}
 		}
-		switch {
-		case p.Mode == "host" && p.Publish == 0:
+		if p.Mode == "host" && p.Publish == 0 {
 			p.Publish = p.Target
-		case p.Mode == "ingress" && p.Protocol == "udp" && p.Publish != 0:
-			c.errorf("protocol", `protocol "udp" is not balanced yet; publish it with mode = "host"`)
 		}
-		if p.ProxyProtocol {
-			c.errorf("proxy_protocol", "proxy_protocol is not supported yet")
+		switch {
+		case !p.ProxyProtocol:
+		case p.Protocol != "tcp":
+			c.errorf("proxy_protocol", "proxy_protocol is for protocol \"tcp\"; tasks behind \"http\" are told by X-Forwarded-For")
+		case p.Mode == "host":
+			c.errorf("proxy_protocol", "proxy_protocol is for mode \"ingress\": in mode \"host\" the task sees its clients itself")
 		}
 		return c.made("port", fmt.Sprint(p.Target), p, starlark.StringDict{
 			"target": starlark.MakeInt(int(p.Target)), "publish": intOrNone(p.Publish),

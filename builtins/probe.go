@@ -123,7 +123,7 @@ var probeFuncs = []*Func{
 		}},
 }
 
-// notYetTraffic says why orch can't see or steer traffic.
+// notYetTraffic says why orch can't judge traffic.
 const notYetTraffic = "comes with the network data plane and is not supported yet"
 
 func (c *call) query() string {

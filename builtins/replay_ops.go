@@ -132,11 +132,10 @@ var rMethods = []method{
 	}, Example: `r.analyze(probe.metric("http://prometheus:9090", "errors", below = 1), interval = "30s", count = 10)`}, func(_ *Replay, c *call) *api.Op {
 		return &api.Op{Kind: "analyze", Probe: specOf[*api.Probe](c, "probe"), Interval: c.duration("interval"), Count: int32(c.int("count")), FailLimit: int32(c.int("fail_limit"))}
 	}),
-	op(&Func{Name: "r.traffic", Doc: "Gives the new version its part of the traffic. Comes with the network data plane and is not supported yet.", Params: []Param{
-		{Name: "new", Kind: intKind(0, 100), Default: "None", Doc: "Percent for the new version."},
-	}, Example: `r.surge("canary", "10%")  # a tenth of the tasks gets about a tenth of the traffic`}, func(_ *Replay, c *call) *api.Op {
-		c.errorf("", "%s; r.surge() gives new tasks a part of it", notYetTraffic)
-		return nil
+	op(&Func{Name: "r.traffic", Doc: "Gives the new version its part of what comes in through published ports: of connections, of requests with protocol \"http\". It holds until the next r.traffic or the rollout's end; going back gives the new version nothing. A version without a ready task gets nothing, whatever its part.", Params: []Param{
+		{Name: "new", Kind: intKind(0, 100), Doc: "Percent for the new version."},
+	}, Example: `r.traffic(new = 10)`}, func(_ *Replay, c *call) *api.Op {
+		return &api.Op{Kind: "traffic", Count: int32(c.int("new"))}
 	}),
 	op(&Func{Name: "r.wait_signal", Doc: "Waits for an operator: `orch rollout promote SERVICE`.", Params: []Param{
 		{Name: "name", Kind: textKind, Default: `"promote"`, Position: true, Doc: "Which signal."},
@@ -158,7 +157,7 @@ var rMethods = []method{
 		}
 		return &api.Op{Kind: "event", Text: c.str("text")}
 	}),
-	op(&Func{Name: "r.succeed", Doc: "Ends the rollout: the new version is what the service goes back to from now on.", Example: `return r.succeed()`},
+	op(&Func{Name: "r.succeed", Doc: "Ends the rollout: the new version is what the service goes back to from now on. First the engine itself gives the new version to the slots that still lack it, all at once, drops surges that were not adopted, and waits until all are healthy.", Example: `return r.succeed()`},
 		func(*Replay, *call) *api.Op { return &api.Op{Kind: "succeed"} }),
 	op(&Func{Name: "r.fail", Doc: "Ends the rollout.", Params: []Param{
 		{Name: "policy", Kind: choice("rollback", "pause", "continue"), Default: `"rollback"`, Position: true, Doc: "rollback: the old version comes back. pause: all stays until an operator comes. continue: all stays, and the release goes on."},

@@ -62,7 +62,7 @@ Attributes: .name, .image, .replicas, .host (its address where the reader's task
 		{Name: "update", Kind: kindOf("rollout"), Default: "None", Doc: "How a new version is rolled out; None means rollout()."},
 		{Name: "rollback", Kind: kindOf("rollout"), Default: "None", Doc: "How a failed one is rolled back; None means in the order and parallelism of update, without watching tasks that are known to be good."},
 		{Name: "restart", Kind: kindOf("restart"), Default: "None", Doc: "When ended tasks are replaced; None means restart()."},
-		{Name: "drain", Kind: durationKind, Default: `"10s"`, Doc: "Time between leaving rotation and the stop signal."},
+		{Name: "drain", Kind: durationKind, Default: `"10s"`, Doc: "How long connections and requests to a task that is out of rotation may go on before the stop signal; without any, none of it is waited for."},
 	}, running...),
 	Elsewhere: elsewhere,
 	Example: `web = service(

@@ -44,11 +44,21 @@ func (e *Engine) gone(ctx context.Context, node string) error {
 	return until(ctx, func() bool { return !e.serves(node) })
 }
 
+// forgottenAfter without a leader a demoted engine was let go without being
+// told: who leads speaks to its servers far more often.
+const forgottenAfter = 5 * time.Second
+
 // Retire returns once this engine, which is to be none any more, has no vote
 // left: the others may need it to agree on that. It gives up with ctx.
 func (e *Engine) Retire(ctx context.Context) {
 	e.HandOver()
-	_ = until(ctx, func() bool { return !e.serves(e.id) })
+	heard := time.Now()
+	_ = until(ctx, func() bool {
+		if id, _ := e.store.Leader(); id != "" {
+			heard = time.Now()
+		}
+		return !e.serves(e.id) || time.Since(heard) > forgottenAfter
+	})
 }
 
 // serves says that an engine is one of raft's servers.

@@ -2,6 +2,7 @@ package playbooks
 
 import (
 	"os/exec"
+	"runtime"
 	"syscall"
 )
 
@@ -15,7 +16,24 @@ func limitMemory(bytes uint64) error {
 	return syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: bytes, Max: bytes})
 }
 
-// confine makes a child end with its parent.
-func confine(cmd *exec.Cmd) {
+// start starts a child that ends with its parent. What the system looks at
+// for that is the thread that forked (golang/go#27505), which others of this
+// program may end: so it is one that does nothing else until done is called,
+// after the child has ended.
+func start(cmd *exec.Cmd) (done func(), err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			<-ended
+		}
+	}()
+	if err := <-started; err != nil {
+		return func() {}, err
+	}
+	return func() { close(ended) }, nil
 }

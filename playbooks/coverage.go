@@ -108,7 +108,7 @@ func Percent(files []CoveredFile) float64 {
 
 func percent(reached, lines int) float64 {
 	if lines == 0 {
-		return 100
+		return 0
 	}
 	return 100 * float64(reached) / float64(lines)
 }

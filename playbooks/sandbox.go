@@ -74,8 +74,12 @@ func (s Sandbox) Evaluate(ctx context.Context, bundle *api.Bundle, paramsJSON st
 	out, errs := &capped{max: maxAnswer}, &capped{max: 16 << 10}
 	cmd.Stdout, cmd.Stderr = out, errs
 	cmd.WaitDelay = time.Second
-	confine(cmd)
-	if err := cmd.Run(); err != nil {
+	done, err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+		done()
+	}
+	if err != nil {
 		return nil, nil, childError(ctx, err, errs.String(), memory, limit, bundle.GetRoot())
 	}
 	return decodeAnswer(out.Bytes())

@@ -102,9 +102,9 @@ func (w *Worker) endChild() {
 func (w *Worker) ask(q rollout.Question) (*api.Op, error) {
 	limit, memory := cmp.Or(w.MaxTime, 3*time.Second), cmp.Or(w.MaxMemory, DefaultMaxMemory)
 	if w.child == nil {
-		c, err := startChild(memory)
+		c, err := startChild(memory, max(limit*2/3, MaxStrategyTime)) // what it says itself has a place
 		if err != nil {
-			return nil, fmt.Errorf("cannot start the strategies' worker: %w", err)
+			return nil, fmt.Errorf("%w: its process can't be started: %w", rollout.ErrUnavailable, err)
 		}
 		w.child = c
 	}
@@ -140,7 +140,7 @@ func (w *Worker) ask(q rollout.Question) (*api.Op, error) {
 		return nil, strategyError(q, "the strategy nests values or calls too deeply")
 	default:
 		first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-		return nil, fmt.Errorf("cannot ask the strategy: %w: %w (%v): %s", errChildEnded, err, ended, first)
+		return nil, fmt.Errorf("%w: %w: %w (%v)%s", rollout.ErrUnavailable, errChildEnded, err, ended, strings.TrimSuffix(": "+first, ": "))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,14 +21,18 @@ const maxBundles = 4
 // workerMain is a child of Worker: it answers what stands on in until it
 // ends.
 func workerMain(args []string, in io.Reader, out io.Writer) error {
-	if len(args) != 1 {
-		return errors.New("usage: " + workerArg + " BYTES")
+	if len(args) != 2 {
+		return errors.New("usage: " + workerArg + " BYTES DURATION")
+	}
+	limit, err := time.ParseDuration(args[1])
+	if err != nil {
+		return err
 	}
 	if _, err := boundMemory(args[0]); err != nil {
 		return err
 	}
 	w := &bundleKeeper{in: bufio.NewReader(in), out: bufio.NewWriter(out)}
-	strategies := &Strategies{}
+	strategies := &Strategies{MaxTime: limit}
 	for {
 		q, err := w.question()
 		if errors.Is(err, io.EOF) {

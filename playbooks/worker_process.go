@@ -22,21 +22,22 @@ type workerChild struct {
 	in     io.WriteCloser
 	out    *bufio.Reader
 	stderr *capped
+	done   func() // to be called once it has ended
 
 	answered int // questions
 }
 
-func startChild(memory uint64) (*workerChild, error) {
+// startChild bounds its memory, and the time that a strategy has.
+func startChild(memory uint64, limit time.Duration) (*workerChild, error) {
 	self, err := executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &workerChild{cmd: exec.Command(self, workerArg, fmt.Sprint(memory)), stderr: &capped{max: 16 << 10}}
+	c := &workerChild{cmd: exec.Command(self, workerArg, fmt.Sprint(memory), limit.String()), stderr: &capped{max: 16 << 10}}
 	c.cmd.Env = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"}
 	c.cmd.Dir = "/"
 	c.cmd.Stderr = c.stderr
 	c.cmd.WaitDelay = time.Second
-	confine(c.cmd)
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -45,19 +46,23 @@ func startChild(memory uint64) (*workerChild, error) {
 		return nil, err
 	}
 	c.out = bufio.NewReader(out)
-	return c, c.cmd.Start()
+	c.done, err = start(c.cmd)
+	return c, err
 }
 
 // end lets a child that is idle go, and waits for it.
 func (c *workerChild) end() {
 	c.in.Close()
 	c.cmd.Wait()
+	c.done()
 }
 
 // kill ends a child whatever it does, and says how it ended.
 func (c *workerChild) kill() error {
 	c.cmd.Process.Kill()
-	return c.cmd.Wait()
+	err := c.cmd.Wait()
+	c.done()
+	return err
 }
 
 // ask is one question and its answer; answered is false where there was none

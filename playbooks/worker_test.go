@@ -3,6 +3,7 @@ package playbooks
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -106,7 +107,7 @@ func TestWorkerBoundsMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's shadow memory leaves no room for a limit")
 	}
-	w := newWorker(t, &Worker{})
+	w := newWorker(t, &Worker{MaxTime: time.Minute}) // on a busy machine taking it takes long
 	for name, body := range map[string]string{
 		"list":   "x = [0]\n    for i in range(60):\n        x = x + x\n",
 		"repeat": "x = ['%s' % i * 1000000000 for i in range(8)]\n",
@@ -225,6 +226,28 @@ func BenchmarkWorker100(b *testing.B) {
 	for b.Loop() {
 		if op, err := w.Next(f.q); err != nil || op.Kind != "succeed" {
 			b.Fatal(op, err)
+		}
+	}
+}
+
+// A child outlives the thread that was running when it was started: the
+// program may end that one at any time.
+func TestChildrenOutliveThreads(t *testing.T) {
+	w := newWorker(t, &Worker{})
+	q := strategyOfText(1, "def f(r):\n    r.event('x')\n").q
+	for range 20 {
+		before := w.pid()
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // not unlocked: the thread ends
+			_, err := w.Next(q)
+			done <- err
+		}()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if now := w.pid(); before != 0 && now != before {
+			t.Fatalf("child %d was replaced by %d", before, now)
 		}
 	}
 }

@@ -121,20 +121,41 @@ func (l limits) join() error {
 	return nil
 }
 
-func (l limits) procs() []int {
+// procs are the processes whose first thread is there. Version 1's
+// cgroup.procs would also name one of which any other thread is: this very
+// program, while it starts something in there (join).
+func (l limits) procs() []int { return l.procsBut(os.Getpid()) }
+
+func (l limits) procsBut(but int) []int {
 	dirs := l.dirs() // all controllers hold the same processes
 	if len(dirs) == 0 {
 		return nil
 	}
+	file := "tasks"
+	if unified() {
+		file = "cgroup.procs"
+	}
 	var all []int
-	text, _ := os.ReadFile(filepath.Join(dirs[0], "cgroup.procs"))
+	text, _ := os.ReadFile(filepath.Join(dirs[0], file))
 	for _, f := range strings.Fields(string(text)) {
 		pid, _ := strconv.Atoi(f)
-		if s, ok := readStat(pid); ok && s.state != 'Z' && pid != os.Getpid() {
+		if s, ok := readStat(pid); ok && s.state != 'Z' && pid != but && leads(pid) {
 			all = append(all, pid)
 		}
 	}
 	return all
+}
+
+// leads says that a thread is the first of its process.
+func leads(tid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(text), "\nTgid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	tgid, err := strconv.Atoi(strings.TrimSpace(line))
+	return err == nil && tgid == tid
 }
 
 // oomKills counts the processes that the memory limit has cost.

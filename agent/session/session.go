@@ -34,12 +34,20 @@ type Worker interface {
 	Exec(ctx context.Context, task string, command []string) (exit int, output string, err error)
 }
 
+// Network follows the endpoint table.
+type Network interface {
+	Follow(*api.Endpoints)
+	Followed() *api.Followed
+	Changed() <-chan struct{} // Followed may say something else
+}
+
 // Config of a session.
 type Config struct {
 	NodeID, Name string
 	Client       *http.Client    // with the agent's certificate, HTTP/2
 	Engines      func() []string // host:port of those that are known
 	Worker       Worker
+	Network      Network // nil: the endpoint table isn't followed
 	// Facts answers at once, from what is known. FactsChanged, if set, has a
 	// value when the answer may be another.
 	Facts        func(context.Context) *api.NodeFacts
@@ -149,7 +157,7 @@ func (s *keeper) once(ctx context.Context, engine string) error {
 		_ = stream.CloseResponse()
 	})
 	facts := s.Facts(ctx)
-	hello := &api.Hello{NodeId: s.NodeID, Name: s.Name, Facts: facts, Running: s.Worker.All()}
+	hello := &api.Hello{NodeId: s.NodeID, Name: s.Name, Facts: facts, Running: s.Worker.All(), Follows: s.Network != nil}
 	late := time.AfterFunc(welcomeWithin, cancel)
 	if err := stream.Send(&api.AgentMessage{Kind: &api.AgentMessage_Hello{Hello: hello}}); err != nil {
 		late.Stop()
@@ -198,6 +206,10 @@ func end(stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage
 func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error, results <-chan *api.ExecResult) error {
 	beat := time.NewTimer(every)
 	defer beat.Stop()
+	var followed <-chan struct{}
+	if s.Network != nil {
+		followed = s.Network.Changed()
+	}
 	for {
 		var m *api.AgentMessage
 		select {
@@ -211,6 +223,8 @@ func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[a
 			beat.Reset(every - every/10 + rand.N(every/5))
 		case <-s.FactsChanged:
 			m = s.facts(ctx, &known)
+		case <-followed:
+			m = &api.AgentMessage{Kind: &api.AgentMessage_Followed{Followed: s.Network.Followed()}}
 		case r := <-results:
 			m = &api.AgentMessage{Kind: &api.AgentMessage_Exec{Exec: r}}
 		case <-s.Worker.Changed():
@@ -254,6 +268,10 @@ func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClien
 			}
 		case *api.EngineMessage_Assignments:
 			s.Worker.Assign(k.Assignments)
+		case *api.EngineMessage_Endpoints:
+			if s.Network != nil {
+				s.Network.Follow(k.Endpoints)
+			}
 		case *api.EngineMessage_Logs:
 			ctx, cancel := context.WithCancel(ctx)
 			logs[k.Logs.Subscription] = cancel

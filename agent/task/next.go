@@ -23,6 +23,7 @@ type Knowledge struct {
 	Removed  bool          // the engine has forgotten the task
 	Prepared bool          // Prepare has succeeded since the agent began
 	Hold     bool          // it starts later
+	Drained  bool          // once it is to stop, it may
 	Phase    Phase         // as the runtime sees it
 }
 
@@ -41,6 +42,8 @@ func Next(k Knowledge) Action {
 		return Stop
 	case ended(k.State):
 		return Rest
+	case k.Desired == api.TaskDesired_TASK_DESIRED_STOP && running && !k.Drained:
+		return Watch // it serves what is in flight
 	case k.Desired == api.TaskDesired_TASK_DESIRED_STOP && running:
 		return Stop
 	case k.Desired == api.TaskDesired_TASK_DESIRED_STOP, k.Phase == Exited:

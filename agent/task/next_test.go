@@ -22,7 +22,9 @@ func every(do func(task.Knowledge)) {
 			for _, removed := range []bool{false, true} {
 				for _, prepared := range []bool{false, true} {
 					for phase := task.Absent; phase <= task.Exited; phase++ {
-						do(task.Knowledge{Desired: desired, State: state, Removed: removed, Prepared: prepared, Phase: phase})
+						for _, drained := range []bool{false, true} {
+							do(task.Knowledge{Desired: desired, State: state, Removed: removed, Prepared: prepared, Drained: drained, Phase: phase})
+						}
 					}
 				}
 			}
@@ -41,7 +43,9 @@ func TestNextNeverStartsWhatMustNotRun(t *testing.T) {
 			t.Errorf("%+v: action %d", k, a)
 		case a == task.Start && !k.Prepared:
 			t.Errorf("%+v: started unprepared", k)
-		case k.Phase == task.Running && unwanted != (a == task.Stop):
+		case k.Phase == task.Running && k.Desired == stop && !k.Drained && !k.Removed && !ended && a != task.Watch:
+			t.Errorf("%+v: action %d, though it still serves", k, a)
+		case k.Phase == task.Running && (ended || k.Removed || k.Desired == stop && k.Drained) != (a == task.Stop):
 			t.Errorf("%+v: action %d", k, a)
 		case a == task.Watch && k.Phase != task.Running:
 			t.Errorf("%+v: watched", k)

@@ -41,7 +41,7 @@ func (w *Worker) newActor(as *api.Assignment) *actor {
 	}
 	resolve(t)
 	a := &actor{w: w, t: t, runtime: w.runtimes[t.Spec.Runtime], ports: as.Ports, created: as.CreatedAt.AsTime(), poke: make(chan struct{}, 1)}
-	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState(), Hold: as.Hold}
+	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState(), Hold: as.Hold, Drained: as.Drained}
 	// What the engine knows holds until this agent has looked: a task that is
 	// adopted stays in rotation meanwhile.
 	a.status = &api.TaskStatus{TaskId: t.ID}
@@ -58,8 +58,8 @@ func (w *Worker) newActor(as *api.Assignment) *actor {
 func (a *actor) assign(as *api.Assignment) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if as.Desired > a.k.Desired {
-		a.k.Desired = as.Desired
+	if as.Desired > a.k.Desired || as.Drained && !a.k.Drained {
+		a.k.Desired, a.k.Drained = max(as.Desired, a.k.Desired), as.Drained
 		a.interrupt()
 	}
 	if a.k.Hold && !as.Hold {

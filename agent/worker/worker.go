@@ -10,18 +10,10 @@ import (
 	"orch/engine/api"
 )
 
-// Publisher keeps the published ports of this node leading to the tasks that
-// are in rotation.
-type Publisher interface {
-	// Publish replaces all routes: of each port, the addresses it leads to.
-	Publish(routes []Route)
-}
-
-// Route is one published port.
-type Route struct {
-	Port    uint32
-	HostIP  string
-	Targets []string // host:port, those in rotation; may be empty
+// Here is how a task is, as its own node sees it.
+type Here struct {
+	Address string
+	Ready   bool
 }
 
 // Checks asks a task whether it is healthy until ctx ends, and says each
@@ -36,13 +28,15 @@ type Health struct {
 	Reason  string // of the newest failure
 }
 
-// Config is what a worker is made of. Every field but Publisher is needed.
+// Config is what a worker is made of. Every field but Local is needed.
 type Config struct {
-	Cluster   string
-	Runtimes  []Runtime
-	Checks    Checks
-	Publisher Publisher // nil: published ports are not served
-	Logger    *slog.Logger
+	Cluster  string
+	Runtimes []Runtime
+	Checks   Checks
+	// Local, if set, is told how the tasks here are, by id: at first, and
+	// whenever that changes.
+	Local  func(map[string]Here)
+	Logger *slog.Logger
 }
 
 // Worker runs the tasks of one node.
@@ -81,7 +75,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.launch(a)
 	}
 	w.mu.Unlock()
-	w.work.Go(func() { w.publish(ctx) })
+	w.work.Go(func() { w.tell(ctx) })
 	<-ctx.Done()
 	w.mu.Lock()
 	w.ctx = nil

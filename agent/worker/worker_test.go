@@ -206,12 +206,26 @@ func TestStop(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.rt.grace = 2 * time.Second
 		r.assign(true, as("a"))
-		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop})
+		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop, Drained: true})
 		r.want("a", api.TaskState_TASK_STATE_STOPPING, false, "")
 		r.settle(3 * time.Second)
 		r.want("a", stopped, false, "")
 		r.assign(false, &api.Assignment{TaskId: "a", Desired: run}) // too late
 		r.settle(time.Minute)
+		r.want("a", stopped, false, "")
+	})
+}
+
+// A task that is to stop serves on until the engine says that nobody needs it
+// any more.
+func TestStopWaitsUntilDrained(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.assign(true, as("a"))
+		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop})
+		r.settle(time.Minute)
+		r.want("a", up, true, "")
+		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop, Drained: true})
+		r.settle(time.Second)
 		r.want("a", stopped, false, "")
 	})
 }
@@ -223,7 +237,7 @@ func TestStopInterruptsPrepare(t *testing.T) {
 		r.assign(true, as("a"))
 		r.want("a", preparing, false, "pulling")
 		began := time.Now()
-		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop})
+		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop, Drained: true})
 		r.want("a", stopped, false, "")
 		if time.Since(began) > 0 || r.rt.done("start", "a") != 0 {
 			t.Errorf("after %s: %q", time.Since(began), r.rt.calls)
@@ -246,7 +260,7 @@ func TestNotBefore(t *testing.T) {
 func TestNotBeforeEndsWithStop(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.assign(true, as("a", func(a *api.Assignment) { a.NotBefore = timestamppb.New(time.Now().Add(time.Hour)) }))
-		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop})
+		r.assign(false, &api.Assignment{TaskId: "a", Desired: stop, Drained: true})
 		r.want("a", stopped, false, "")
 	})
 }

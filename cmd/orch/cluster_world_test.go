@@ -438,6 +438,9 @@ func TestClusterOnHosts(t *testing.T) {
 			w.orch(w.Hosts[0], "node", "activate", was)
 			w.remove("single")
 		}},
+		{"a published port answers on every node, and loses nothing in updates, scaling and drains", func(w *world) {
+			w.published()
+		}},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.do(all.on(t)) }) {
 			break

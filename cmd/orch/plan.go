@@ -25,7 +25,8 @@ runs, everything is new.
 --out keeps the plan; ` + "`orch run --plan FILE`" + ` does exactly that, or refuses if
 another release, other sources or other ops have come about since.
 
-Exit code 0: nothing would change; 3: something would.`,
+Exit code 0: nothing would change; 3: something would; 1: so would it, but a
+rollout can't end well.`,
 		Args: exactly("a playbook"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
@@ -69,6 +70,11 @@ Exit code 0: nothing would change; 3: something would.`,
 			} else {
 				printPlan(cmd.OutOrStdout(), plan)
 			}
+			if r := broken(plan); r != nil && output != "json" {
+				return &exitError{1, fmt.Sprintf("orch: the rollout of %s would end as %s: %s", r.Service, r.Outcome, r.Reason)}
+			} else if r != nil {
+				return &exitError{code: 1}
+			}
 			if len(plan.Changes) > 0 {
 				return &exitError{code: 3}
 			}
@@ -79,4 +85,14 @@ Exit code 0: nothing would change; 3: something would.`,
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	cmd.Flags().StringVar(&file, "out", "", "keep the plan in a `file`, for orch run --plan")
 	return cmd
+}
+
+// broken is a rollout of which a plan knows already that it won't end well.
+func broken(p *api.Plan) *api.PlannedRollout {
+	for _, r := range p.Rollouts {
+		if r.Outcome != "" && r.Outcome != "succeeded" {
+			return r
+		}
+	}
+	return nil
 }

@@ -45,10 +45,18 @@ func printPlan(out io.Writer, p *api.Plan) {
 	printPlaces(out, p.Tasks)
 }
 
+// mostLines are shown of a rollout; in between some are left out.
+const mostLines = 60
+
 // printRollout shows what a strategy would do, an op a line; what is waited
 // for stands beside what it is waited for after.
 func printRollout(out io.Writer, r *api.PlannedRollout) {
-	fmt.Fprintf(out, "\n%s by %s, if all goes well (at least %s):\n", r.Service, cmp.Or(r.Strategy, rollout.Library), r.Takes.AsDuration())
+	by := fmt.Sprintf("\n%s by %s", r.Service, cmp.Or(r.Strategy, rollout.Library))
+	if len(r.Ops) == 0 {
+		fmt.Fprintf(out, "%s would not begin: it %s\n", by, cmp.Or(r.Reason, "waits"))
+		return
+	}
+	fmt.Fprintf(out, "%s, if all goes well (at least %s):\n", by, r.Takes.AsDuration())
 	var lines []string
 	for _, op := range r.Ops {
 		text := opText(op)
@@ -66,10 +74,16 @@ func printRollout(out io.Writer, r *api.PlannedRollout) {
 		lines = append(lines, text)
 	}
 	for i, line := range lines {
+		if hidden := len(lines) - mostLines; hidden > 0 && i >= mostLines-5 && i < len(lines)-5 {
+			if i == mostLines-5 {
+				fmt.Fprintf(out, "      … %d more …\n", hidden)
+			}
+			continue
+		}
 		fmt.Fprintf(out, "  %2d. %s\n", i+1, line)
 	}
 	if r.Outcome != "succeeded" {
-		fmt.Fprintf(out, "  and then it is %s\n", strings.TrimSuffix(cmp.Or(r.Outcome, "not through")+": "+r.Reason, ": "))
+		fmt.Fprintf(out, "  and then it is %s\n", strings.TrimPrefix(strings.TrimSuffix(r.Outcome+": "+r.Reason, ": "), ": "))
 	}
 }
 

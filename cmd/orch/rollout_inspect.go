@@ -65,7 +65,7 @@ func inspectRollout(out io.Writer, s *api.RolloutStatus) error {
 		say("params", "parallelism %s, delay %s, order %s, monitor %s, max_failure_ratio %g, on_failure %s", cmp.Or(p.GetParallelism(), "1"),
 			p.GetDelay().AsDuration(), p.GetOrder(), p.GetMonitor().AsDuration(), p.GetMaxFailureRatio(), p.GetOnFailure())
 	}
-	say("bounds", "min_available %s, max_surge %s, deadline %s", cmp.Or(p.GetMinAvailable(), "all but a batch"), cmp.Or(p.GetMaxSurge(), "100%"), cmp.Or(clock(r.Deadline), "not begun"))
+	say("bounds", "min_available %s, max_surge %s, deadline %s", cmp.Or(p.GetMinAvailable(), "all but a batch"), cmp.Or(p.GetMaxSurge(), "100%"), cmp.Or(clock(r.Deadline), "none now"))
 	if len(p.GetBefore())+len(p.GetAfter()) > 0 {
 		say("jobs", "before: %s; after: %s", cmp.Or(strings.Join(p.Before, ", "), "none"), cmp.Or(strings.Join(p.After, ", "), "none"))
 	}

@@ -159,6 +159,9 @@ func (o *runOptions) run(cmd *cobra.Command, path string) error {
 		return &exitError{2, fmt.Sprintf("orch: -o %s: want text or json", o.output)}
 	}
 	var result *playbooks.Result
+	if o.plan != "" && path == "" && (len(o.set) > 0 || o.params != "") {
+		return &exitError{2, "orch: a plan holds its parameters: leave --set and --params out, or plan again with them"}
+	}
 	if path != "" {
 		var err error
 		if result, err = o.evaluate(cmd, path); err != nil {

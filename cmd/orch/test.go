@@ -70,6 +70,9 @@ files and in the library.`,
 			if o.Cover != nil {
 				least = showCover(cmd, o.Cover.Files(), output, coverMin)
 			}
+			if match != "" && passed+failed == 0 {
+				return &exitError{1, fmt.Sprintf("orch: no test's name matches --run %q", match)}
+			}
 			if failed > 0 || least != "" {
 				return &exitError{1, least}
 			}

@@ -66,11 +66,22 @@ func watch(ctx context.Context, client clusterClient, stack string, timeout time
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && last != nil:
 		show.end(last, false)
 		return &exitError{1, reasons(last, fmt.Sprintf("orch: stack %s did not converge within %s:", stack, timeout))}
+	case ctx.Err() != nil && last != nil && last.Outcome == "":
+		return &unwatched{last}
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	return <-ended
 }
+
+// unwatched is what a watch ends with that was interrupted.
+type unwatched struct{ last *api.StackStatus }
+
+func (u *unwatched) Error() string {
+	return fmt.Sprintf("stopped waiting: release %d of stack %s goes on in the cluster; `orch ps %s` and `orch rollout ls` show how it is", u.last.Release, u.last.Stack, u.last.Stack)
+}
+
+func (u *unwatched) Unwrap() error { return context.Canceled }
 
 // followAgain is how long a stream of statuses may be broken, as when the
 // engine that leads is lost.

@@ -34,6 +34,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Report
 	//	*AgentMessage_Facts
 	//	*AgentMessage_Exec
+	//	*AgentMessage_Followed
 	Kind          isAgentMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -121,6 +122,15 @@ func (x *AgentMessage) GetExec() *ExecResult {
 	return nil
 }
 
+func (x *AgentMessage) GetFollowed() *Followed {
+	if x != nil {
+		if x, ok := x.Kind.(*AgentMessage_Followed); ok {
+			return x.Followed
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Kind interface {
 	isAgentMessage_Kind()
 }
@@ -145,6 +155,10 @@ type AgentMessage_Exec struct {
 	Exec *ExecResult `protobuf:"bytes,5,opt,name=exec,proto3,oneof"`
 }
 
+type AgentMessage_Followed struct {
+	Followed *Followed `protobuf:"bytes,6,opt,name=followed,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Kind() {}
@@ -155,6 +169,8 @@ func (*AgentMessage_Facts) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Exec) isAgentMessage_Kind() {}
 
+func (*AgentMessage_Followed) isAgentMessage_Kind() {}
+
 // Hello opens a session: who, what the host is, and what runs there already.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -162,6 +178,7 @@ type Hello struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Facts         *NodeFacts             `protobuf:"bytes,3,opt,name=facts,proto3" json:"facts,omitempty"`
 	Running       []*TaskStatus          `protobuf:"bytes,4,rep,name=running,proto3" json:"running,omitempty"`
+	Follows       bool                   `protobuf:"varint,5,opt,name=follows,proto3" json:"follows,omitempty"` // it applies Endpoints, and says which it has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -224,6 +241,13 @@ func (x *Hello) GetRunning() []*TaskStatus {
 	return nil
 }
 
+func (x *Hello) GetFollows() bool {
+	if x != nil {
+		return x.Follows
+	}
+	return false
+}
+
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -271,6 +295,7 @@ type EngineMessage struct {
 	//	*EngineMessage_Heartbeat
 	//	*EngineMessage_Membership
 	//	*EngineMessage_Exec
+	//	*EngineMessage_Endpoints
 	Kind          isEngineMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,6 +401,15 @@ func (x *EngineMessage) GetExec() *ExecRequest {
 	return nil
 }
 
+func (x *EngineMessage) GetEndpoints() *Endpoints {
+	if x != nil {
+		if x, ok := x.Kind.(*EngineMessage_Endpoints); ok {
+			return x.Endpoints
+		}
+	}
+	return nil
+}
+
 type isEngineMessage_Kind interface {
 	isEngineMessage_Kind()
 }
@@ -408,6 +442,10 @@ type EngineMessage_Exec struct {
 	Exec *ExecRequest `protobuf:"bytes,7,opt,name=exec,proto3,oneof"` // an agent that doesn't know it never answers
 }
 
+type EngineMessage_Endpoints struct {
+	Endpoints *Endpoints `protobuf:"bytes,8,opt,name=endpoints,proto3,oneof"` // only to agents whose hello says that they follow them
+}
+
 func (*EngineMessage_Welcome) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Assignments) isEngineMessage_Kind() {}
@@ -421,6 +459,8 @@ func (*EngineMessage_Heartbeat) isEngineMessage_Kind() {}
 func (*EngineMessage_Membership) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Exec) isEngineMessage_Kind() {}
+
+func (*EngineMessage_Endpoints) isEngineMessage_Kind() {}
 
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -554,6 +594,7 @@ type Assignment struct {
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // don't start earlier
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"` // tells apart tasks of one id, before and after their service was removed
 	Hold          bool                   `protobuf:"varint,17,opt,name=hold,proto3" json:"hold,omitempty"`                           // prepare, but don't start yet
+	Drained       bool                   `protobuf:"varint,18,opt,name=drained,proto3" json:"drained,omitempty"`                     // with desired STOP: stop it now; else it serves what is in flight
 	Status        *TaskStatus            `protobuf:"bytes,15,opt,name=status,proto3" json:"status,omitempty"`                        // as the engine knows it: one that ended never starts again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -701,9 +742,403 @@ func (x *Assignment) GetHold() bool {
 	return false
 }
 
+func (x *Assignment) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
 func (x *Assignment) GetStatus() *TaskStatus {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+// Endpoints is the endpoint table, or what changed of it: which tasks new
+// connections to a service go to, on any node.
+type Endpoints struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Full             bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`   // what isn't listed goes
+	Epoch            uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // the table is as of this index of the log
+	Services         []*EndpointService     `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	RemovedServices  []string               `protobuf:"bytes,4,rep,name=removed_services,json=removedServices,proto3" json:"removed_services,omitempty"`
+	Endpoints        []*Endpoint            `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	RemovedEndpoints []string               `protobuf:"bytes,6,rep,name=removed_endpoints,json=removedEndpoints,proto3" json:"removed_endpoints,omitempty"` // task ids
+	NodesChanged     bool                   `protobuf:"varint,7,opt,name=nodes_changed,json=nodesChanged,proto3" json:"nodes_changed,omitempty"`            // `nodes` replaces what was known of them
+	Nodes            []*EndpointNode        `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Endpoints) Reset() {
+	*x = Endpoints{}
+	mi := &file_engine_api_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoints) ProtoMessage() {}
+
+func (x *Endpoints) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
+func (*Endpoints) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Endpoints) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Endpoints) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Endpoints) GetServices() []*EndpointService {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Endpoints) GetRemovedServices() []string {
+	if x != nil {
+		return x.RemovedServices
+	}
+	return nil
+}
+
+func (x *Endpoints) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Endpoints) GetRemovedEndpoints() []string {
+	if x != nil {
+		return x.RemovedEndpoints
+	}
+	return nil
+}
+
+func (x *Endpoints) GetNodesChanged() bool {
+	if x != nil {
+		return x.NodesChanged
+	}
+	return false
+}
+
+func (x *Endpoints) GetNodes() []*EndpointNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// EndpointNode is where a node's tasks are reached from others.
+type EndpointNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Relay         string                 `protobuf:"bytes,2,opt,name=relay,proto3" json:"relay,omitempty"`      // host:port; empty: nowhere
+	Suspect       bool                   `protobuf:"varint,3,opt,name=suspect,proto3" json:"suspect,omitempty"` // it is silent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointNode) Reset() {
+	*x = EndpointNode{}
+	mi := &file_engine_api_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointNode) ProtoMessage() {}
+
+func (x *EndpointNode) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointNode.ProtoReflect.Descriptor instead.
+func (*EndpointNode) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *EndpointNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetRelay() string {
+	if x != nil {
+		return x.Relay
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetSuspect() bool {
+	if x != nil {
+		return x.Suspect
+	}
+	return false
+}
+
+// EndpointService is what all endpoints of a service have in common.
+type EndpointService struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // stack/name
+	Ports         []*PortSpec            `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	Steered       bool                   `protobuf:"varint,3,opt,name=steered,proto3" json:"steered,omitempty"`                        // connections go by version, not only by task
+	NewVersion    string                 `protobuf:"bytes,4,opt,name=new_version,json=newVersion,proto3" json:"new_version,omitempty"` // which gets new_percent of them
+	NewPercent    uint32                 `protobuf:"varint,5,opt,name=new_percent,json=newPercent,proto3" json:"new_percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointService) Reset() {
+	*x = EndpointService{}
+	mi := &file_engine_api_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointService) ProtoMessage() {}
+
+func (x *EndpointService) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointService.ProtoReflect.Descriptor instead.
+func (*EndpointService) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *EndpointService) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EndpointService) GetPorts() []*PortSpec {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *EndpointService) GetSteered() bool {
+	if x != nil {
+		return x.Steered
+	}
+	return false
+}
+
+func (x *EndpointService) GetNewVersion() string {
+	if x != nil {
+		return x.NewVersion
+	}
+	return ""
+}
+
+func (x *EndpointService) GetNewPercent() uint32 {
+	if x != nil {
+		return x.NewPercent
+	}
+	return 0
+}
+
+// Endpoint is a task that takes part in its service's traffic.
+type Endpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	ServiceId     string                 `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	NodeId        string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`    // where the task is reached from its node
+	Draining      bool                   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"` // takes nothing new
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	HostPorts     []*HostPort            `protobuf:"bytes,7,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"` // that the task occupies itself on its node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_engine_api_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Endpoint) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *Endpoint) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *Endpoint) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Endpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Endpoint) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Endpoint) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Endpoint) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+// Followed says how far a node's data plane has come. It is sent whenever
+// that changes.
+type Followed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`                                                                                                 // of the newest Endpoints that is in effect here
+	InFlight      map[string]uint32      `protobuf:"bytes,2,rep,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // of draining tasks: connections or requests from this node; 0 isn't listed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Followed) Reset() {
+	*x = Followed{}
+	mi := &file_engine_api_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Followed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Followed) ProtoMessage() {}
+
+func (x *Followed) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Followed.ProtoReflect.Descriptor instead.
+func (*Followed) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Followed) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Followed) GetInFlight() map[string]uint32 {
+	if x != nil {
+		return x.InFlight
 	}
 	return nil
 }
@@ -722,7 +1157,7 @@ type TaskFile struct {
 
 func (x *TaskFile) Reset() {
 	*x = TaskFile{}
-	mi := &file_engine_api_agent_proto_msgTypes[7]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +1169,7 @@ func (x *TaskFile) String() string {
 func (*TaskFile) ProtoMessage() {}
 
 func (x *TaskFile) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[7]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +1182,7 @@ func (x *TaskFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFile.ProtoReflect.Descriptor instead.
 func (*TaskFile) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskFile) GetName() string {
@@ -800,7 +1235,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[8]
+	mi := &file_engine_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1247,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[8]
+	mi := &file_engine_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1260,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -870,7 +1305,7 @@ type ExecResult struct {
 
 func (x *ExecResult) Reset() {
 	*x = ExecResult{}
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1317,7 @@ func (x *ExecResult) String() string {
 func (*ExecResult) ProtoMessage() {}
 
 func (x *ExecResult) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1330,7 @@ func (x *ExecResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResult.ProtoReflect.Descriptor instead.
 func (*ExecResult) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecResult) GetId() string {
@@ -939,7 +1374,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1386,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1399,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LogRequest) GetSubscription() string {
@@ -1011,7 +1446,7 @@ type LogCancel struct {
 
 func (x *LogCancel) Reset() {
 	*x = LogCancel{}
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1458,7 @@ func (x *LogCancel) String() string {
 func (*LogCancel) ProtoMessage() {}
 
 func (x *LogCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1471,7 @@ func (x *LogCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCancel.ProtoReflect.Descriptor instead.
 func (*LogCancel) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogCancel) GetSubscription() string {
@@ -1058,7 +1493,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1505,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1518,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogBatch) GetSubscription() string {
@@ -1126,7 +1561,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_engine_api_agent_proto_msgTypes[13]
+	mi := &file_engine_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1573,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[13]
+	mi := &file_engine_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1586,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogLine) GetTaskId() string {
@@ -1190,7 +1625,7 @@ type PublishLogsResponse struct {
 
 func (x *PublishLogsResponse) Reset() {
 	*x = PublishLogsResponse{}
-	mi := &file_engine_api_agent_proto_msgTypes[14]
+	mi := &file_engine_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1637,7 @@ func (x *PublishLogsResponse) String() string {
 func (*PublishLogsResponse) ProtoMessage() {}
 
 func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[14]
+	mi := &file_engine_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,27 +1650,29 @@ func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishLogsResponse.ProtoReflect.Descriptor instead.
 func (*PublishLogsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 var File_engine_api_agent_proto protoreflect.FileDescriptor
 
 const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xfa\x01\n" +
+	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xab\x02\n" +
 	"\fAgentMessage\x12&\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0e.orch.v1.HelloH\x00R\x05hello\x122\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x12.orch.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
 	"\x06report\x18\x03 \x01(\v2\x15.orch.v1.ReportStatusH\x00R\x06report\x12*\n" +
 	"\x05facts\x18\x04 \x01(\v2\x12.orch.v1.NodeFactsH\x00R\x05facts\x12)\n" +
-	"\x04exec\x18\x05 \x01(\v2\x13.orch.v1.ExecResultH\x00R\x04execB\x06\n" +
-	"\x04kind\"\x8d\x01\n" +
+	"\x04exec\x18\x05 \x01(\v2\x13.orch.v1.ExecResultH\x00R\x04exec\x12/\n" +
+	"\bfollowed\x18\x06 \x01(\v2\x11.orch.v1.FollowedH\x00R\bfollowedB\x06\n" +
+	"\x04kind\"\xa7\x01\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
 	"\x05facts\x18\x03 \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x12-\n" +
-	"\arunning\x18\x04 \x03(\v2\x13.orch.v1.TaskStatusR\arunning\"\v\n" +
-	"\tHeartbeat\"\xf6\x02\n" +
+	"\arunning\x18\x04 \x03(\v2\x13.orch.v1.TaskStatusR\arunning\x12\x18\n" +
+	"\afollows\x18\x05 \x01(\bR\afollows\"\v\n" +
+	"\tHeartbeat\"\xaa\x03\n" +
 	"\rEngineMessage\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.orch.v1.WelcomeH\x00R\awelcome\x128\n" +
 	"\vassignments\x18\x02 \x01(\v2\x14.orch.v1.AssignmentsH\x00R\vassignments\x12)\n" +
@@ -1246,7 +1683,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"membership\x18\x06 \x01(\v2\x13.orch.v1.MembershipH\x00R\n" +
 	"membership\x12*\n" +
-	"\x04exec\x18\a \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04execB\x06\n" +
+	"\x04exec\x18\a \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x122\n" +
+	"\tendpoints\x18\b \x01(\v2\x12.orch.v1.EndpointsH\x00R\tendpointsB\x06\n" +
 	"\x04kind\"a\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -1255,7 +1693,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xcc\x05\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xe6\x05\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12.\n" +
@@ -1276,11 +1714,49 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x129\n" +
 	"\n" +
 	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x12\n" +
-	"\x04hold\x18\x11 \x01(\bR\x04hold\x12+\n" +
+	"\x04hold\x18\x11 \x01(\bR\x04hold\x12\x18\n" +
+	"\adrained\x18\x12 \x01(\bR\adrained\x12+\n" +
 	"\x06status\x18\x0f \x01(\v2\x13.orch.v1.TaskStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x02\n" +
+	"\tEndpoints\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x124\n" +
+	"\bservices\x18\x03 \x03(\v2\x18.orch.v1.EndpointServiceR\bservices\x12)\n" +
+	"\x10removed_services\x18\x04 \x03(\tR\x0fremovedServices\x12/\n" +
+	"\tendpoints\x18\x05 \x03(\v2\x11.orch.v1.EndpointR\tendpoints\x12+\n" +
+	"\x11removed_endpoints\x18\x06 \x03(\tR\x10removedEndpoints\x12#\n" +
+	"\rnodes_changed\x18\a \x01(\bR\fnodesChanged\x12+\n" +
+	"\x05nodes\x18\b \x03(\v2\x15.orch.v1.EndpointNodeR\x05nodes\"N\n" +
+	"\fEndpointNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05relay\x18\x02 \x01(\tR\x05relay\x12\x18\n" +
+	"\asuspect\x18\x03 \x01(\bR\asuspect\"\xa6\x01\n" +
+	"\x0fEndpointService\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x05ports\x18\x02 \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x18\n" +
+	"\asteered\x18\x03 \x01(\bR\asteered\x12\x1f\n" +
+	"\vnew_version\x18\x04 \x01(\tR\n" +
+	"newVersion\x12\x1f\n" +
+	"\vnew_percent\x18\x05 \x01(\rR\n" +
+	"newPercent\"\xdd\x01\n" +
+	"\bEndpoint\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\x12\x17\n" +
+	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x120\n" +
+	"\n" +
+	"host_ports\x18\a \x03(\v2\x11.orch.v1.HostPortR\thostPorts\"\x9b\x01\n" +
+	"\bFollowed\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12<\n" +
+	"\tin_flight\x18\x02 \x03(\v2\x1f.orch.v1.Followed.InFlightEntryR\binFlight\x1a;\n" +
+	"\rInFlightEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"x\n" +
 	"\bTaskFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -1334,7 +1810,7 @@ func file_engine_api_agent_proto_rawDescGZIP() []byte {
 	return file_engine_api_agent_proto_rawDescData
 }
 
-var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_engine_api_agent_proto_goTypes = []any{
 	(*AgentMessage)(nil),          // 0: orch.v1.AgentMessage
 	(*Hello)(nil),                 // 1: orch.v1.Hello
@@ -1343,67 +1819,82 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*Welcome)(nil),               // 4: orch.v1.Welcome
 	(*Assignments)(nil),           // 5: orch.v1.Assignments
 	(*Assignment)(nil),            // 6: orch.v1.Assignment
-	(*TaskFile)(nil),              // 7: orch.v1.TaskFile
-	(*ExecRequest)(nil),           // 8: orch.v1.ExecRequest
-	(*ExecResult)(nil),            // 9: orch.v1.ExecResult
-	(*LogRequest)(nil),            // 10: orch.v1.LogRequest
-	(*LogCancel)(nil),             // 11: orch.v1.LogCancel
-	(*LogBatch)(nil),              // 12: orch.v1.LogBatch
-	(*LogLine)(nil),               // 13: orch.v1.LogLine
-	(*PublishLogsResponse)(nil),   // 14: orch.v1.PublishLogsResponse
-	nil,                           // 15: orch.v1.Assignment.LabelsEntry
-	(*ReportStatus)(nil),          // 16: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 17: orch.v1.NodeFacts
-	(*TaskStatus)(nil),            // 18: orch.v1.TaskStatus
-	(*Membership)(nil),            // 19: orch.v1.Membership
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(TaskDesired)(0),              // 21: orch.v1.TaskDesired
-	(*TaskSpec)(nil),              // 22: orch.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 23: orch.v1.NetworkSpec
-	(*VolumeSpec)(nil),            // 24: orch.v1.VolumeSpec
-	(*PortSpec)(nil),              // 25: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Endpoints)(nil),             // 7: orch.v1.Endpoints
+	(*EndpointNode)(nil),          // 8: orch.v1.EndpointNode
+	(*EndpointService)(nil),       // 9: orch.v1.EndpointService
+	(*Endpoint)(nil),              // 10: orch.v1.Endpoint
+	(*Followed)(nil),              // 11: orch.v1.Followed
+	(*TaskFile)(nil),              // 12: orch.v1.TaskFile
+	(*ExecRequest)(nil),           // 13: orch.v1.ExecRequest
+	(*ExecResult)(nil),            // 14: orch.v1.ExecResult
+	(*LogRequest)(nil),            // 15: orch.v1.LogRequest
+	(*LogCancel)(nil),             // 16: orch.v1.LogCancel
+	(*LogBatch)(nil),              // 17: orch.v1.LogBatch
+	(*LogLine)(nil),               // 18: orch.v1.LogLine
+	(*PublishLogsResponse)(nil),   // 19: orch.v1.PublishLogsResponse
+	nil,                           // 20: orch.v1.Assignment.LabelsEntry
+	nil,                           // 21: orch.v1.Followed.InFlightEntry
+	(*ReportStatus)(nil),          // 22: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 23: orch.v1.NodeFacts
+	(*TaskStatus)(nil),            // 24: orch.v1.TaskStatus
+	(*Membership)(nil),            // 25: orch.v1.Membership
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(TaskDesired)(0),              // 27: orch.v1.TaskDesired
+	(*TaskSpec)(nil),              // 28: orch.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 29: orch.v1.NetworkSpec
+	(*VolumeSpec)(nil),            // 30: orch.v1.VolumeSpec
+	(*PortSpec)(nil),              // 31: orch.v1.PortSpec
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*HostPort)(nil),              // 33: orch.v1.HostPort
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
 	2,  // 1: orch.v1.AgentMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	16, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
-	17, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
-	9,  // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
-	17, // 5: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
-	18, // 6: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
-	4,  // 7: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
-	5,  // 8: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
-	10, // 9: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
-	11, // 10: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
-	2,  // 11: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	19, // 12: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
-	8,  // 13: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
-	20, // 14: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
-	6,  // 15: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
-	21, // 16: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
-	22, // 17: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
-	7,  // 18: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
-	23, // 19: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
-	24, // 20: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
-	15, // 21: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	25, // 22: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
-	26, // 23: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	26, // 24: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
-	18, // 25: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
-	20, // 26: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	26, // 27: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	13, // 28: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	26, // 29: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 30: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	12, // 31: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 32: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	14, // 33: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	32, // [32:34] is the sub-list for method output_type
-	30, // [30:32] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	22, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
+	23, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
+	14, // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
+	11, // 5: orch.v1.AgentMessage.followed:type_name -> orch.v1.Followed
+	23, // 6: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
+	24, // 7: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
+	4,  // 8: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
+	5,  // 9: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
+	15, // 10: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
+	16, // 11: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
+	2,  // 12: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
+	25, // 13: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
+	13, // 14: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
+	7,  // 15: orch.v1.EngineMessage.endpoints:type_name -> orch.v1.Endpoints
+	26, // 16: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	6,  // 17: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
+	27, // 18: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
+	28, // 19: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
+	12, // 20: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
+	29, // 21: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
+	30, // 22: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
+	20, // 23: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	31, // 24: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
+	32, // 25: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
+	32, // 26: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
+	24, // 27: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
+	9,  // 28: orch.v1.Endpoints.services:type_name -> orch.v1.EndpointService
+	10, // 29: orch.v1.Endpoints.endpoints:type_name -> orch.v1.Endpoint
+	8,  // 30: orch.v1.Endpoints.nodes:type_name -> orch.v1.EndpointNode
+	31, // 31: orch.v1.EndpointService.ports:type_name -> orch.v1.PortSpec
+	33, // 32: orch.v1.Endpoint.host_ports:type_name -> orch.v1.HostPort
+	21, // 33: orch.v1.Followed.in_flight:type_name -> orch.v1.Followed.InFlightEntry
+	26, // 34: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 35: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	18, // 36: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	32, // 37: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 38: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	17, // 39: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 40: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	19, // 41: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	40, // [40:42] is the sub-list for method output_type
+	38, // [38:40] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }
@@ -1420,6 +1911,7 @@ func file_engine_api_agent_proto_init() {
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 		(*AgentMessage_Exec)(nil),
+		(*AgentMessage_Followed)(nil),
 	}
 	file_engine_api_agent_proto_msgTypes[3].OneofWrappers = []any{
 		(*EngineMessage_Welcome)(nil),
@@ -1429,6 +1921,7 @@ func file_engine_api_agent_proto_init() {
 		(*EngineMessage_Heartbeat)(nil),
 		(*EngineMessage_Membership)(nil),
 		(*EngineMessage_Exec)(nil),
+		(*EngineMessage_Endpoints)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1436,7 +1929,7 @@ func file_engine_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_agent_proto_rawDesc), len(file_engine_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -988,6 +988,7 @@ type TaskChange struct {
 	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"` // its node is gone
 	Move          string                 `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`  // set: it should run elsewhere
 	ClearHold     bool                   `protobuf:"varint,9,opt,name=clear_hold,json=clearHold,proto3" json:"clear_hold,omitempty"`
+	Drained       bool                   `protobuf:"varint,10,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1081,6 +1082,13 @@ func (x *TaskChange) GetMove() string {
 func (x *TaskChange) GetClearHold() bool {
 	if x != nil {
 		return x.ClearHold
+	}
+	return false
+}
+
+func (x *TaskChange) GetDrained() bool {
+	if x != nil {
+		return x.Drained
 	}
 	return false
 }
@@ -1863,7 +1871,7 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\brollouts\x18\b \x03(\v2\x17.orch.v1.RolloutAdvanceR\brollouts\x122\n" +
 	"\bservices\x18\t \x03(\v2\x16.orch.v1.ServiceChangeR\bservices\x122\n" +
 	"\breleases\x18\n" +
-	" \x03(\v2\x16.orch.v1.ReleaseChangeR\breleases\"\x8f\x02\n" +
+	" \x03(\v2\x16.orch.v1.ReleaseChangeR\breleases\"\xa9\x02\n" +
 	"\n" +
 	"TaskChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
@@ -1877,7 +1885,9 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x04lost\x18\a \x01(\bR\x04lost\x12\x12\n" +
 	"\x04move\x18\b \x01(\tR\x04move\x12\x1d\n" +
 	"\n" +
-	"clear_hold\x18\t \x01(\bR\tclearHold\"B\n" +
+	"clear_hold\x18\t \x01(\bR\tclearHold\x12\x18\n" +
+	"\adrained\x18\n" +
+	" \x01(\bR\adrained\"B\n" +
 	"\rServiceChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\x03run\x18\x02 \x01(\v2\x0f.orch.v1.JobRunR\x03run\"\xf3\x02\n" +

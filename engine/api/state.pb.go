@@ -756,6 +756,7 @@ type NodeFacts struct {
 	Roots            []string               `protobuf:"bytes,9,rep,name=roots,proto3" json:"roots,omitempty"`    // digests of the CAs that it trusts
 	Issuer           string                 `protobuf:"bytes,10,opt,name=issuer,proto3" json:"issuer,omitempty"` // digest of the CA that signed its certificate
 	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"`
+	Relay            string                 `protobuf:"bytes,12,opt,name=relay,proto3" json:"relay,omitempty"` // host:port where other nodes' ingress reaches the tasks here; empty: nowhere
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -865,6 +866,13 @@ func (x *NodeFacts) GetCertificateUntil() *timestamppb.Timestamp {
 		return x.CertificateUntil
 	}
 	return nil
+}
+
+func (x *NodeFacts) GetRelay() string {
+	if x != nil {
+		return x.Relay
+	}
+	return ""
 }
 
 type RuntimeFacts struct {
@@ -1159,7 +1167,9 @@ type ReleaseStep struct {
 	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`   // create | rollout | change | run | remove
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`     // empty: not begun | begun | done | failed | restoring | restored
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	After         []string               `protobuf:"bytes,5,rep,name=after,proto3" json:"after,omitempty"` // services whose steps come first
+	After         []string               `protobuf:"bytes,5,rep,name=after,proto3" json:"after,omitempty"`          // services whose steps come first
+	Tolerated     bool                   `protobuf:"varint,6,opt,name=tolerated,proto3" json:"tolerated,omitempty"` // failed, and its rollout's policy is to go on: so does the release
+	Skipped       bool                   `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`     // failed without having begun: what it depends on failed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1227,6 +1237,20 @@ func (x *ReleaseStep) GetAfter() []string {
 		return x.After
 	}
 	return nil
+}
+
+func (x *ReleaseStep) GetTolerated() bool {
+	if x != nil {
+		return x.Tolerated
+	}
+	return false
+}
+
+func (x *ReleaseStep) GetSkipped() bool {
+	if x != nil {
+		return x.Skipped
+	}
+	return false
 }
 
 type Service struct {
@@ -1691,8 +1715,10 @@ type Task struct {
 	StopReason    string                 `protobuf:"bytes,14,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"` // why desired became STOP
 	Run           uint64                 `protobuf:"varint,15,opt,name=run,proto3" json:"run,omitempty"`                                // jobs
 	StopSince     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=stop_since,json=stopSince,proto3" json:"stop_since,omitempty"`
-	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"`  // why it should run elsewhere: it is replaced there, then stopped
-	Hold          bool                   `protobuf:"varint,18,opt,name=hold,proto3" json:"hold,omitempty"` // it is prepared, and starts once the one before it has stopped
+	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"`        // why it should run elsewhere: it is replaced there, then stopped
+	Hold          bool                   `protobuf:"varint,18,opt,name=hold,proto3" json:"hold,omitempty"`       // it is prepared, and starts once the one before it has stopped
+	Epoch         uint64                 `protobuf:"varint,19,opt,name=epoch,proto3" json:"epoch,omitempty"`     // index of the entry that last changed its part in the endpoint table; 0: it has none
+	Drained       bool                   `protobuf:"varint,20,opt,name=drained,proto3" json:"drained,omitempty"` // with desired STOP: nothing is in flight to it any more, it may be stopped
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1849,6 +1875,20 @@ func (x *Task) GetMove() string {
 func (x *Task) GetHold() bool {
 	if x != nil {
 		return x.Hold
+	}
+	return false
+}
+
+func (x *Task) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Task) GetDrained() bool {
+	if x != nil {
+		return x.Drained
 	}
 	return false
 }
@@ -2122,6 +2162,7 @@ type Rollout struct {
 	To            *ServiceSpec           `protobuf:"bytes,17,opt,name=to,proto3" json:"to,omitempty"`
 	BundleHash    string                 `protobuf:"bytes,18,opt,name=bundle_hash,json=bundleHash,proto3" json:"bundle_hash,omitempty"`  // that holds the strategy
 	ApiVersion    uint32                 `protobuf:"varint,19,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"` // of the ops
+	ParamsJson    string                 `protobuf:"bytes,20,opt,name=params_json,json=paramsJson,proto3" json:"params_json,omitempty"`  // of the release that began it, for the bundle
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2287,6 +2328,13 @@ func (x *Rollout) GetApiVersion() uint32 {
 		return x.ApiVersion
 	}
 	return 0
+}
+
+func (x *Rollout) GetParamsJson() string {
+	if x != nil {
+		return x.ParamsJson
+	}
+	return ""
 }
 
 // Op is one journaled step: begun, then ended with a result. What a strategy
@@ -2777,7 +2825,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\bhost_key\x18\x0e \x01(\tR\ahostKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe0\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x02\n" +
 	"\tNodeFacts\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -2791,7 +2839,8 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x05roots\x18\t \x03(\tR\x05roots\x12\x16\n" +
 	"\x06issuer\x18\n" +
 	" \x01(\tR\x06issuer\x12G\n" +
-	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\"R\n" +
+	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\x14\n" +
+	"\x05relay\x18\f \x01(\tR\x05relay\"R\n" +
 	"\fRuntimeFacts\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2821,13 +2870,15 @@ const file_engine_api_state_proto_rawDesc = "" +
 	" \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x125\n" +
 	"\bended_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12*\n" +
-	"\x05steps\x18\r \x03(\v2\x14.orch.v1.ReleaseStepR\x05steps\"\x83\x01\n" +
+	"\x05steps\x18\r \x03(\v2\x14.orch.v1.ReleaseStepR\x05steps\"\xbb\x01\n" +
 	"\vReleaseStep\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05after\x18\x05 \x03(\tR\x05after\"\xf8\x03\n" +
+	"\x05after\x18\x05 \x03(\tR\x05after\x12\x1c\n" +
+	"\ttolerated\x18\x06 \x01(\bR\ttolerated\x12\x18\n" +
+	"\askipped\x18\a \x01(\bR\askipped\"\xf8\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05stack\x18\x02 \x01(\tR\x05stack\x12\x12\n" +
@@ -2878,7 +2929,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"rollout_id\x18\t \x01(\tR\trolloutId\x12\x10\n" +
 	"\x03run\x18\n" +
 	" \x01(\x04R\x03run\x12\x14\n" +
-	"\x05group\x18\v \x01(\tR\x05group\"\xe2\x04\n" +
+	"\x05group\x18\v \x01(\tR\x05group\"\x92\x05\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2904,7 +2955,9 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"stop_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tstopSince\x12\x12\n" +
 	"\x04move\x18\x11 \x01(\tR\x04move\x12\x12\n" +
-	"\x04hold\x18\x12 \x01(\bR\x04hold\"\x88\x01\n" +
+	"\x04hold\x18\x12 \x01(\bR\x04hold\x12\x14\n" +
+	"\x05epoch\x18\x13 \x01(\x04R\x05epoch\x12\x18\n" +
+	"\adrained\x18\x14 \x01(\bR\adrained\"\x88\x01\n" +
 	"\x04Wait\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
@@ -2931,7 +2984,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"preparedAt\"X\n" +
 	"\fReportStatus\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
-	"\bstatuses\x18\x02 \x03(\v2\x13.orch.v1.TaskStatusR\bstatuses\"\xb2\x05\n" +
+	"\bstatuses\x18\x02 \x03(\v2\x13.orch.v1.TaskStatusR\bstatuses\"\xd3\x05\n" +
 	"\aRollout\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2959,7 +3012,9 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\vbundle_hash\x18\x12 \x01(\tR\n" +
 	"bundleHash\x12\x1f\n" +
 	"\vapi_version\x18\x13 \x01(\rR\n" +
-	"apiVersion\"\xcd\a\n" +
+	"apiVersion\x12\x1f\n" +
+	"\vparams_json\x18\x14 \x01(\tR\n" +
+	"paramsJson\"\xcd\a\n" +
 	"\x02Op\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +

@@ -35,6 +35,13 @@ func issue(t *testing.T, a *ca.Authority, role ca.Role, id string) *ca.Wallet {
 // meet lets a client and a server shake hands; it is who the server sees.
 func meet(t *testing.T, server *ca.Wallet, client *tls.Config) (ca.Identity, error) {
 	t.Helper()
+	state, err := handshake(t, server.Server(), client)
+	return server.Identify(&state), err
+}
+
+// handshake is what the server sees of the client.
+func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, error) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -59,13 +66,12 @@ func meet(t *testing.T, server *ca.Wallet, client *tls.Config) (ca.Identity, err
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := tls.Server(raw, server.Server())
+	s := tls.Server(raw, server)
 	serverErr := s.Handshake()
 	state := s.ConnectionState()
-	who := server.Identify(&state)
 	s.Close()
 	raw.Close()
-	return who, errors.Join(serverErr, <-asked)
+	return state, errors.Join(serverErr, <-asked)
 }
 
 func TestWhoIsThere(t *testing.T) {

@@ -2,12 +2,14 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"orch/engine/api"
 	"orch/engine/rollout"
+	"orch/engine/spec"
 )
 
 // Asker asks the world outside once, however long that takes.
@@ -59,10 +61,14 @@ func (a *asked) world() rollout.World {
 }
 
 // Next implements rollout.Strategy. A journal grows and its ops that have
-// ended never change, so that its length and its end say which one it is.
+// ended never change, so that its length and its end say which one it is; the
+// first op is pinned anew for as long as it is the last.
 func (a *asked) Next(q rollout.Question) (*api.Op, error) {
 	last := q.Journal[len(q.Journal)-1]
-	key := fmt.Sprint(q.Rollout.Generation, len(q.Journal), last.Kind, last.Ok, last.Reason, last.Failed, last.Slots, last.Removed, last.Replicas)
+	// Not its times: an op that ends in the pass that asks ends anew in the next.
+	what := spec.Hash(&api.Op{Kind: last.Kind, Ok: last.Ok, Reason: last.Reason, Failed: last.Failed, Slots: last.Slots, Removed: last.Removed,
+		Replicas: last.Replicas, Nodes: last.Nodes, Places: last.Places})
+	key := fmt.Sprint(q.Rollout.CreatedAt.AsTime().UnixNano(), q.Rollout.BundleHash, q.Rollout.Generation, len(q.Journal), what)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if known := a.ops[q.Rollout.Id]; known != nil && known.key == key {
@@ -75,11 +81,12 @@ func (a *asked) Next(q rollout.Question) (*api.Op, error) {
 	got := &answer{key: key, at: time.Now()}
 	forget(a.ops)
 	a.ops[q.Rollout.Id] = got
-	a.start(q.Rollout.ServiceId, got, func() {
+	a.start(q.Rollout.ServiceId, got, func() (again bool) {
 		op, err := a.strategy.Next(q)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		got.op, got.err = op, err
+		return errors.Is(err, rollout.ErrUnavailable)
 	})
 	return nil, rollout.ErrPending
 }
@@ -95,27 +102,46 @@ func (a *asked) Probe(key string, ask rollout.ProbeOf) *api.Sample {
 	got := &answer{at: time.Now()}
 	forget(a.samples)
 	a.samples[key] = got
-	a.start(ask.Service, got, func() {
+	a.start(ask.Service, got, func() (again bool) {
 		sample := a.asker.Ask(a.ctx, ask)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.ctx.Err() == nil { // else it only says that nobody waits any more
 			got.sample = sample
 		}
+		return false
 	})
 	return nil
 }
 
-// start does what answers a question, and tells when it has.
-func (a *asked) start(service string, got *answer, do func()) {
+// A question that couldn't be asked is asked again, so many times, after
+// pauses each twice as long as the one before.
+const (
+	mostTries  = 7
+	firstPause = 100 * time.Millisecond
+)
+
+// start does what answers a question, again if it says so, and tells when it
+// has.
+func (a *asked) start(service string, got *answer, do func() (again bool)) {
 	a.under.Go(func() {
-		select {
-		case a.room <- struct{}{}:
-			defer func() { <-a.room }()
-		case <-a.ctx.Done():
-			return
+		pause := firstPause
+		for try := 1; ; try++ {
+			select {
+			case a.room <- struct{}{}:
+			case <-a.ctx.Done():
+				return
+			}
+			again := do()
+			<-a.room
+			if !again || try == mostTries {
+				break
+			}
+			if !pauseFor(a.ctx, pause) {
+				return
+			}
+			pause *= 2
 		}
-		do()
 		a.mu.Lock()
 		got.done = true
 		a.ready = append(a.ready, service)

@@ -35,7 +35,7 @@ func TestNothingIsMissed(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := w.Advance(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second); err != nil {
-				t.Fatal(err)
+				t.Fatalf("%v: %v\n%s", err, w.Plan().Changes, w.Show())
 			}
 			if p := w.Plan(); len(p.Changes) > 0 {
 				t.Fatalf("missed: %v\n%s", p.Changes, w.Show())
@@ -112,7 +112,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{svc}}, "run"); err != nil {
 		t.Fatal(err)
 	}
-	p := control.Plan(w.State.View(), []string{"app/web", "app/none"}, rollout.World{Strategy: script.Rolling{}}, w.Now)
+	p := control.Plan(w.State.View(), []string{"app/web", "app/none"}, control.World{World: rollout.World{Strategy: script.Rolling{}}, Followed: state.Everywhere}, w.Now)
 	for _, c := range p.Changes {
 		if n := len(c.PutSlots) + len(c.Create); n > 2000 {
 			t.Errorf("an entry of %d rows", n)

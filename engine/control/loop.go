@@ -29,12 +29,20 @@ type Watcher interface {
 	Stop()
 }
 
+// Follower knows how far the nodes have followed the endpoint table.
+type Follower interface {
+	Followed() state.Followed
+	// News has a value when that changed.
+	News() <-chan struct{}
+}
+
 // Loop is the leader's.
 type Loop struct {
 	Store    Store
 	Watch    func() Watcher
 	Strategy rollout.Strategy
 	Asker    Asker // nil: probes can't be asked
+	Follower Follower
 	Logger   *slog.Logger
 	// Ready is called once the loop has seen all that was committed before
 	// it began to lead.
@@ -62,7 +70,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		pass := Plan(l.Store.View(), d.take(now), asked.world(), now)
+		pass := Plan(l.Store.View(), d.take(now), World{asked.world(), l.Follower.Followed()}, now)
 		d.note(pass)
 		for _, changes := range pass.Changes {
 			_, err := l.Store.Propose(ctx, &api.Command{
@@ -91,6 +99,8 @@ func (l *Loop) Run(ctx context.Context) error {
 					d.everything(l.Store.View())
 				}
 			case <-asked.told:
+			case <-l.Follower.News():
+				d.followed()
 			case <-w.Wake():
 				if pause > time.Millisecond && !pauseFor(ctx, pause) {
 					return ctx.Err()
@@ -125,6 +135,7 @@ type dirty struct {
 	services map[string]bool
 	wake     map[string]time.Time
 	unplaced map[string]bool
+	follows  map[string]bool
 }
 
 // idle is how long the loop sleeps at most: looking at everything now and
@@ -153,6 +164,7 @@ func (d *dirty) take(now time.Time) []string {
 	for _, id := range ids {
 		delete(d.wake, id)
 		delete(d.unplaced, id)
+		delete(d.follows, id)
 	}
 	return ids
 }
@@ -166,6 +178,19 @@ func (d *dirty) note(p Pass) {
 	}
 	for _, id := range p.Unplaced {
 		d.unplaced[id] = true
+	}
+	if d.follows == nil {
+		d.follows = map[string]bool{}
+	}
+	for _, id := range p.Follows {
+		d.follows[id] = true
+	}
+}
+
+// followed marks the services that waited for nodes to follow.
+func (d *dirty) followed() {
+	for id := range d.follows {
+		d.services[id] = true
 	}
 }
 

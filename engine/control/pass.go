@@ -26,11 +26,18 @@ type Pass struct {
 	Changes  []*api.Changes       // to be proposed in this order
 	Wake     map[string]time.Time // per service, when to look again
 	Unplaced []string             // services with tasks that no node fits
+	Follows  []string             // services that wait for nodes to follow the endpoint table
+}
+
+// World is what a pass depends on beside the state.
+type World struct {
+	rollout.World
+	Followed state.Followed
 }
 
 // Plan looks at the services named (unknown ones are passed over) as v shows
 // them at now. It is pure, and empty at the fixpoint.
-func Plan(v state.View, services []string, world rollout.World, now time.Time) Pass {
+func Plan(v state.View, services []string, world World, now time.Time) Pass {
 	p := planner{view: v, now: now, Pass: Pass{Wake: map[string]time.Time{}}, batch: &api.Changes{}}
 	p.releases(services)
 	for _, id := range services {
@@ -39,7 +46,7 @@ func Plan(v state.View, services []string, world rollout.World, now time.Time) P
 			continue
 		}
 		if r := v.Rollout(svc.RolloutId); r != nil {
-			advance, wake := rollout.Step(v, r, world, now)
+			advance, wake := rollout.Step(v, r, world.World, now)
 			p.wake(id, wake)
 			if advance != nil {
 				p.batch.Rollouts = append(p.batch.Rollouts, advance)
@@ -48,8 +55,11 @@ func Plan(v state.View, services []string, world rollout.World, now time.Time) P
 				continue
 			}
 		}
-		plan := reconcile.Service(v, svc, now)
+		plan := reconcile.Service(v, svc, world.Followed, now)
 		p.wake(id, plan.Wake)
+		if plan.Follows {
+			p.Follows = append(p.Follows, id)
+		}
 		p.add(svc, plan)
 	}
 	p.place()

@@ -16,6 +16,7 @@ type sent struct {
 	created int64 // ns since 1970
 	desired api.TaskDesired
 	hold    bool
+	drained bool
 }
 
 // update says what to send so that the agent knows all that v has for node;
@@ -26,7 +27,7 @@ func (known sentTasks) update(v state.View, node string, open Opener, log *slog.
 	a := assigner{view: v, open: open, log: log}
 	for _, t := range v.TasksOn(node) {
 		seen[t.Id] = true
-		was, is := known[t.Id], sent{t.CreatedAt.AsTime().UnixNano(), t.Desired, t.Hold}
+		was, is := known[t.Id], sent{t.CreatedAt.AsTime().UnixNano(), t.Desired, t.Hold, t.Drained}
 		if was == is {
 			continue
 		}
@@ -56,7 +57,7 @@ type assigner struct {
 // assignment is all that the agent needs; of a task that it knows only what
 // changed.
 func (a assigner) assignment(t *api.Task, known bool) *api.Assignment {
-	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, CreatedAt: t.CreatedAt, Status: t.Status, Hold: t.Hold}
+	as := &api.Assignment{TaskId: t.Id, Desired: t.Desired, Version: t.Version, Slot: t.SlotId, NotBefore: t.NotBefore, CreatedAt: t.CreatedAt, Status: t.Status, Hold: t.Hold, Drained: t.Drained}
 	if known {
 		return as
 	}

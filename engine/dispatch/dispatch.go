@@ -55,6 +55,10 @@ type Dispatcher struct {
 	reports  batch
 	logs     subscriptions
 	commands commands
+	ring     ring
+	nodes    nodes
+	once     sync.Once
+	news     chan struct{} // what Followed says may have changed
 }
 
 // session is one agent's stream. Its mutex is the dispatcher's.
@@ -65,6 +69,9 @@ type session struct {
 	moved  bool                 // what it was told of the cluster may be old
 	closed chan struct{}
 	end    sync.Once
+
+	follows  bool          // its agent follows the endpoint table
+	followed *api.Followed // what it said last
 }
 
 func (s *session) poke() {
@@ -83,6 +90,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.mu.Lock()
 	d.sessions, d.heard = map[string]*session{}, map[string]time.Time{}
 	d.leading = true
+	d.ring.reset(d.Store.View().Index()) // after the watch began: nothing is missed
+	d.nodes = nodes{}
 	d.mu.Unlock()
 	defer d.stop()
 	var work sync.WaitGroup
@@ -143,11 +152,21 @@ func (d *Dispatcher) notify(changes []state.Change, all bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	turned := all
+	for _, c := range changes {
+		turned = d.ring.note(c) || turned
+	}
+	if all {
+		d.ring.reset(d.Store.View().Index())
+	}
 	for id, s := range d.sessions {
 		s.moved = s.moved || everywhere || moved[id]
-		if everywhere || nodes[id] {
+		if everywhere || nodes[id] || turned && s.follows {
 			s.poke()
 		}
+	}
+	if len(moved) > 0 {
+		d.tell() // one that is down holds nobody up any more
 	}
 }
 
@@ -221,7 +240,7 @@ func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) 
 	if err := d.reports.add(ctx, &api.ReportStatus{NodeId: h.NodeId, Statuses: h.Running}); err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
-	s := &session{node: h.NodeId, wake: make(chan struct{}, 1), closed: make(chan struct{}), moved: true}
+	s := &session{node: h.NodeId, wake: make(chan struct{}, 1), closed: make(chan struct{}), moved: true, follows: h.Follows}
 	s.poke()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -254,6 +273,7 @@ func (d *Dispatcher) finish(s *session) {
 	if d.sessions[s.node] == s {
 		delete(d.sessions, s.node)
 	}
+	d.tell()
 }
 
 func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMessage, api.EngineMessage], heard chan<- struct{}) error {
@@ -278,6 +298,8 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMes
 			d.reports.enqueueFacts(s.node, k.Facts)
 		case *api.AgentMessage_Exec:
 			d.commands.answer(s.node, k.Exec)
+		case *api.AgentMessage_Followed:
+			d.follow(s, k.Followed)
 		}
 	}
 }
@@ -289,7 +311,7 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 	defer silence.Stop()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	sent := sentTasks{}
+	sent, shown := sentTasks{}, sentTable{}
 	var said *api.Membership
 	for {
 		select {
@@ -325,6 +347,13 @@ func (d *Dispatcher) send(ctx context.Context, s *session, stream *connect.BidiS
 					return err
 				}
 			}
+			if s.follows {
+				if m := d.endpoints(&shown); m != nil {
+					if err := stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Endpoints{Endpoints: m}}); err != nil {
+						return err
+					}
+				}
+			}
 			for _, m := range queue {
 				if err := stream.Send(m); err != nil {
 					return err
@@ -347,6 +376,7 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
+		var all []*api.EndpointNode
 		for _, n := range d.Store.View().Nodes() {
 			d.mu.Lock()
 			last, known := d.heard[n.Id]
@@ -355,6 +385,7 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 			if !known {
 				last = began
 			}
+			all = append(all, &api.EndpointNode{Id: n.Id, Relay: n.Facts.GetRelay(), Suspect: n.Status != "up" || now.Sub(last) >= suspectAfter})
 			set := &api.SetNode{Id: n.Id}
 			switch heard := now.Sub(last) < downAfter; {
 			case n.Status == "up" && !heard:
@@ -371,5 +402,6 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 				d.Logger.Warn("cannot mark a node "+set.Status, "node", n.Name, "error", err)
 			}
 		}
+		d.know(all)
 	}
 }

@@ -138,6 +138,12 @@ type agent struct {
 
 func (r *rig) hello(id string, running ...*api.TaskStatus) *agent {
 	r.Helper()
+	return r.greet(&api.Hello{NodeId: id, Name: id, Running: running})
+}
+
+func (r *rig) greet(h *api.Hello) *agent {
+	r.Helper()
+	id := h.NodeId
 	if r.store.View().Node(id) == nil {
 		r.do(&api.Command{Kind: &api.Command_PutNode{PutNode: &api.Node{Id: id, Name: id, Role: "agent", Availability: "active", Status: "down"}}})
 	}
@@ -145,7 +151,7 @@ func (r *rig) hello(id string, running ...*api.TaskStatus) *agent {
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(r.Context())
 	a.stream = a.client.Session(ctx)
-	a.send(&api.AgentMessage{Kind: &api.AgentMessage_Hello{Hello: &api.Hello{NodeId: id, Name: id, Running: running}}})
+	a.send(&api.AgentMessage{Kind: &api.AgentMessage_Hello{Hello: h}})
 	a.beats.Go(func() {
 		for {
 			m, err := a.stream.Receive()

@@ -256,8 +256,7 @@ func (s *Server) stuck(stack string) bool {
 		return o != "succeeded"
 	}
 	return slices.ContainsFunc(v.ServicesOf(stack), func(svc *api.Service) bool {
-		o := v.Rollout(svc.RolloutId).GetOutcome()
-		return o == "paused" || o == "needs_operator"
+		return state.Halted(v.Rollout(svc.RolloutId))
 	})
 }
 

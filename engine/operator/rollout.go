@@ -5,10 +5,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
 	"orch/engine/ca"
+	"orch/engine/state"
 	"orch/engine/status"
 )
 
@@ -25,32 +25,11 @@ func (s *Server) SignalRollout(ctx context.Context, r *connect.Request[api.Signa
 // WatchRollout sends the status of a service's newest rollout whenever it
 // changes. It ends with the service.
 func (s *Server) WatchRollout(ctx context.Context, r *connect.Request[api.WatchRolloutRequest], out *connect.ServerStream[api.RolloutStatus]) error {
-	w := s.Watch()
-	defer w.Stop()
-	tick := time.NewTicker(lookAgain)
-	defer tick.Stop()
-	var last *api.RolloutStatus
-	for {
-		v := s.Store.View()
+	return follow(ctx, s, out, notFound("service", r.Msg.Service), nil, func(v state.View) *api.RolloutStatus {
 		svc := v.Service(r.Msg.Service)
 		if svc == nil {
-			if last == nil {
-				return notFound("service", r.Msg.Service)
-			}
 			return nil
 		}
-		if now := status.Rollout(v, svc, time.Now()); last == nil || !proto.Equal(last, now) {
-			if err := out.Send(now); err != nil {
-				return err
-			}
-			last = now
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-w.Wake():
-			w.Take()
-		case <-tick.C:
-		}
-	}
+		return status.Rollout(v, svc, time.Now())
+	})
 }

@@ -3,7 +3,9 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -132,7 +134,12 @@ func (s *Server) ListReleases(ctx context.Context, r *connect.Request[api.ListRe
 	out := &api.ListReleasesResponse{}
 	all := v.Releases(r.Msg.Stack)
 	for i := len(all) - 1; i >= 0; i-- {
-		out.Releases = append(out.Releases, all[i])
+		r := all[i]
+		if why := halted(v, r); why != "" {
+			r = proto.CloneOf(r)
+			r.Reason = why
+		}
+		out.Releases = append(out.Releases, r)
 	}
 	return connect.NewResponse(out), nil
 }
@@ -177,4 +184,19 @@ func (s *Server) InspectService(ctx context.Context, r *connect.Request[api.Insp
 		Service: svc, Status: status.Service(v, svc, time.Now()), Slots: v.SlotsOf(svc.Id),
 		Tasks: v.TasksOf(svc.Id), Rollouts: v.RolloutsOf(svc.Id),
 	}), nil
+}
+
+// halted says which rollouts keep a release under way from going on until an
+// operator comes; "" if none does.
+func halted(v state.View, r *api.Release) string {
+	if r.Outcome != "" || r.Phase == "queued" {
+		return ""
+	}
+	var all []string
+	for _, svc := range v.ServicesOf(r.Stack) {
+		if ro := v.Rollout(svc.RolloutId); ro.GetRelease() == r.Number && state.Halted(ro) {
+			all = append(all, fmt.Sprintf("%s is %s: %s", svc.Name, ro.Outcome, ro.Reason))
+		}
+	}
+	return strings.Join(all, "; ")
 }

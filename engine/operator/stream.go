@@ -21,20 +21,37 @@ const lookAgain = 250 * time.Millisecond
 
 // WatchStack sends the stack's status whenever it changes.
 func (s *Server) WatchStack(ctx context.Context, r *connect.Request[api.WatchStackRequest], out *connect.ServerStream[api.StackStatus]) error {
+	gone := &api.StackStatus{Stack: r.Msg.Stack, Removed: true, Converged: true}
+	return follow(ctx, s, out, notFound("stack", r.Msg.Stack), gone, func(v state.View) *api.StackStatus {
+		return status.Stack(v, r.Msg.Stack, time.Now())
+	})
+}
+
+// message is a T of which pointers are protobuf messages.
+type message[T any] interface {
+	*T
+	proto.Message
+}
+
+// follow sends what look sees, and again whenever that changes, until it is
+// nil: then gone comes last, if there is one. What is nil from the start is
+// missing.
+func follow[T any, P message[T]](ctx context.Context, s *Server, out *connect.ServerStream[T], missing error, gone P, look func(state.View) P) error {
 	w := s.Watch()
 	defer w.Stop()
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	var last *api.StackStatus
+	var last P
 	for {
-		now := status.Stack(s.Store.View(), r.Msg.Stack, time.Now())
-		if now == nil {
-			if last == nil {
-				return notFound("stack", r.Msg.Stack)
-			}
-			return out.Send(&api.StackStatus{Stack: r.Msg.Stack, Removed: true, Converged: true})
-		}
-		if last == nil || !proto.Equal(last, now) {
+		now := look(s.Store.View())
+		switch {
+		case now == nil && last == nil:
+			return missing
+		case now == nil && gone == nil:
+			return nil
+		case now == nil:
+			return out.Send(gone)
+		case last == nil || !proto.Equal(last, now):
 			if err := out.Send(now); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 
 	"orch/engine/api"
 	"orch/engine/spec"
+	"orch/engine/state"
 )
 
 // What a service can spare: however a strategy, a drain or a change of count
@@ -24,7 +25,7 @@ func (s *service) weigh(slots []*api.Slot) {
 		wanted[slot.Id] = true
 		living, serves := s.count(slot.Id)
 		beside += max(living-1, 0)
-		if !serves && (living > 0 || slot.Version != "" && s.next(slot) != nil) {
+		if !serves && (living > 0 || slot.Version != "" && !s.completed(slot)) {
 			out++
 		}
 	}
@@ -42,11 +43,17 @@ func (s *service) weigh(slots []*api.Slot) {
 	s.surge = s.maxSurge(n) - beside
 }
 
+// completed says that a slot's newest task has done its work, and may.
+func (s *service) completed(slot *api.Slot) bool {
+	c := s.svc.Spec.Restart.GetCondition()
+	return (c == "on-failure" || c == "none") && last(s.tasks[slot.Id]).GetStatus().GetState() == api.TaskState_TASK_STATE_COMPLETE
+}
+
 func (s *service) count(slot string) (living int, serves bool) {
 	for _, t := range s.tasks[slot] {
 		if live(t) {
 			living++
-			serves = serves || usable(t) && s.serving(t)
+			serves = serves || usable(t) && s.inRotation(t)
 		}
 	}
 	return living, serves
@@ -106,7 +113,7 @@ func (s *service) maySurge(stays *api.Task) bool {
 		s.surge--
 		return true
 	}
-	s.says(stays, &api.Wait{Reason: fmt.Sprintf("its successor waits: max_surge is %s", s.svc.Spec.GetUpdate().GetMaxSurge()), Since: stamp(s.now)})
+	s.says(stays, &api.Wait{Reason: fmt.Sprintf("its successor waits: max_surge is %s", cmp.Or(s.svc.Spec.GetUpdate().GetMaxSurge(), "100%")), Since: stamp(s.now)})
 	return false
 }
 
@@ -115,5 +122,5 @@ func (s *service) maySurge(stays *api.Task) bool {
 func (s *service) surging(slot *api.Slot) bool {
 	r := s.view.Rollout(s.svc.RolloutId)
 	return slot.Group != "" && !slot.Removed && r != nil && r.Phase == "forward" && (slot.RolloutId == r.Id || strings.HasPrefix(slot.RolloutId, r.Id+"/")) &&
-		(r.Outcome == "" || r.Outcome == "paused" || r.Outcome == "needs_operator")
+		(r.Outcome == "" || state.Halted(r))
 }

@@ -157,6 +157,9 @@ func (s *service) whyNot(n *api.Node) string {
 
 // says puts a reason on a task that has its node.
 func (s *service) says(t *api.Task, w *api.Wait) {
+	if s.explains[t.Id] {
+		return // the first reason in a plan is the one: two would take turns for ever
+	}
 	s.explains[t.Id] = true
 	s.explain(t, w)
 }

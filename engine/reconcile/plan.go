@@ -22,6 +22,9 @@ type Plan struct {
 	Spare int
 	// Wake is when to look again even if nothing changes; zero: never.
 	Wake time.Time
+	// Follows says that it depends on how far the nodes have followed the
+	// endpoint table: look again when that changes.
+	Follows bool
 }
 
 func (p *Plan) wakeAt(t time.Time) {
@@ -39,13 +42,15 @@ func (p *Plan) stop(t *api.Task, why string) {
 func (p *Plan) change(c *api.TaskChange) { p.Changes.Change = append(p.Changes.Change, c) }
 
 // Service plans for svc as v shows it at now.
-func Service(v state.View, svc *api.Service, now time.Time) *Plan {
-	s := &service{Plan: &Plan{Changes: &api.Changes{}}, view: v, svc: svc, now: now}
+func Service(v state.View, svc *api.Service, followed state.Followed, now time.Time) *Plan {
+	s := &service{Plan: &Plan{Changes: &api.Changes{}}, view: v, svc: svc, followed: followed, now: now}
 	s.load()
 	stack := v.Stack(svc.Stack)
 	switch {
 	case svc.Removed:
-		if s.stopAll("the service was removed") {
+		if gone := s.stopAll("the service was removed"); gone && s.mayComeBack() {
+			s.clear()
+		} else if gone {
 			s.forget()
 		}
 	case stack.GetStopped():
@@ -57,6 +62,7 @@ func Service(v state.View, svc *api.Service, now time.Time) *Plan {
 	default:
 		s.slots()
 	}
+	s.drain()
 	s.collect()
 	return s.Plan
 }
@@ -66,6 +72,7 @@ type service struct {
 	*Plan
 	view      state.View
 	svc       *api.Service
+	followed  state.Followed
 	now       time.Time
 	slotIDs   []string
 	slot      map[string]*api.Slot
@@ -142,6 +149,13 @@ func hasLive(v state.View, service string) bool {
 		}
 	}
 	return false
+}
+
+// mayComeBack says that a removed service is taken back if the release that
+// removes it fails.
+func (s *service) mayComeBack() bool {
+	r := s.view.Underway(s.svc.Stack)
+	return state.Step(r, s.svc.Name).GetAction() == "remove" && !s.view.Stack(s.svc.Stack).GetRemoved()
 }
 
 // forget removes the rows of a removed service.

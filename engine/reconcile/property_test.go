@@ -282,7 +282,7 @@ func BenchmarkService10000Slots(b *testing.B) {
 	}
 	b.Run("at rest", func(b *testing.B) {
 		for b.Loop() {
-			reconcile.Service(w.State.View(), w.State.View().Service("app/web"), w.Now)
+			reconcile.Service(w.State.View(), w.State.View().Service("app/web"), state.Everywhere, w.Now)
 		}
 	})
 	svc.Task = &api.TaskSpec{Runtime: "docker", Image: "v2"}

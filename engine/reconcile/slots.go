@@ -100,7 +100,8 @@ func (s *service) keyOn(n *api.Node) string {
 // another one isn't through.
 func (s *service) newSlot(id, key string, old *api.Slot) *api.Slot {
 	slot := &api.Slot{Id: id, ServiceId: s.svc.Id, Key: key, Version: s.svc.Version, Attempts: old.GetAttempts(), NodeId: old.GetNodeId()}
-	if r := s.view.Rollout(s.svc.RolloutId); !s.settled() && r.Phase == "forward" {
+	// One that failed isn't gone on with: then it is what the service wants.
+	if r := s.view.Rollout(s.svc.RolloutId); !s.settled() && r.Phase == "forward" && r.Outcome != "failed" {
 		slot.Version = r.FromVersion
 	}
 	return slot
@@ -191,7 +192,7 @@ func (s *service) converge(slot *api.Slot) {
 		s.handOver(slot, current, others)
 	case current != nil:
 		for _, t := range others {
-			if s.serving(current) {
+			if s.inRotation(current) {
 				if !s.onProbation(slot) || !s.serving(t) {
 					s.stop(t, "replaced by "+current.Id)
 				}

@@ -7,13 +7,21 @@ import (
 	"orch/engine/state"
 )
 
-// awaitsTurn says which services the release under way brings through before
-// this one starts; "": none.
+// awaitsTurn says what its release brings through before this service starts
+// for the first time, or that the release stopped before; "": it may start.
 func (s *service) awaitsTurn() string {
 	if s.turn == nil {
 		text := ""
-		r := s.view.Underway(s.svc.Stack)
-		if step := state.Step(r, s.svc.Name); step != nil && step.State == "" && (step.Action == "create" || step.Action == "run") {
+		r := s.view.Release(s.svc.Stack, s.svc.Release)
+		step := state.Step(r, s.svc.Name)
+		switch {
+		case step == nil || step.Action != "create" && step.Action != "run":
+		case step.Skipped:
+			text = fmt.Sprintf("release %d did not come to it: %s", r.Number, step.Reason)
+		case step.State != "":
+		case r.Outcome != "":
+			text = fmt.Sprintf("release %d is %s before its turn", r.Number, r.Outcome)
+		default:
 			text = fmt.Sprintf("waits for its turn in release %d", r.Number)
 			if len(step.After) > 0 {
 				text += ", after " + strings.Join(step.After, ", ")

@@ -70,6 +70,7 @@ func (p *plan) forward(changed []string) {
 		if s.State == "begun" && slices.Contains(changed, s.Service) {
 			if state, why := p.judge(s); state != s.State {
 				s = p.put(s, state, why)
+				s.Tolerated = state == "failed" && p.tolerated(s)
 			}
 		}
 		next.Steps = append(next.Steps, s)
@@ -82,7 +83,7 @@ func (p *plan) forward(changed []string) {
 		next.Steps[i] = p.put(s, "begun", "")
 	}
 	under, waiting := 0, 0
-	var failed *api.ReleaseStep
+	var failed, tolerated *api.ReleaseStep
 	for _, s := range next.Steps {
 		switch s.State {
 		case "begun":
@@ -90,21 +91,25 @@ func (p *plan) forward(changed []string) {
 		case "":
 			waiting++
 		case "failed":
-			if failed == nil {
+			if s.Tolerated {
+				tolerated = s
+			} else if failed == nil {
 				failed = s
 			}
 		}
 	}
 	switch {
-	case failed == nil && under+waiting == 0:
+	case failed == nil && under+waiting > 0:
+	case failed == nil && tolerated == nil:
 		p.out.Outcome = "succeeded"
 	case failed == nil:
+		p.out.Outcome, p.out.Reason = "failed", tolerated.Service+": "+tolerated.Reason
 	case p.r.Spec.OnFailure == "continue" || p.r.Spec.OnFailure == "pause" || p.stack.StableRelease == 0:
 		if under > 0 || p.r.Spec.OnFailure == "continue" && waiting > 0 && !onlyRemovals(next) {
 			return
 		}
 		p.out.Outcome, p.out.Reason = "failed", failed.Service+": "+failed.Reason
-		if p.r.Spec.OnFailure == "pause" {
+		if p.r.Spec.OnFailure == "pause" && waiting > 0 {
 			p.out.Outcome = "paused"
 		}
 	default:
@@ -121,9 +126,13 @@ func (p *plan) skip(next *api.Release) {
 	for again := true; again; {
 		again = false
 		for i, s := range next.Steps {
-			on := slices.IndexFunc(s.After, func(on string) bool { return state.Step(next, on).GetState() == "failed" })
+			on := slices.IndexFunc(s.After, func(on string) bool {
+				before := state.Step(next, on)
+				return before.GetState() == "failed" && !before.Tolerated
+			})
 			if s.State == "" && on >= 0 {
 				next.Steps[i] = p.put(s, "failed", fmt.Sprintf("%q, which it depends on, failed", s.After[on]))
+				next.Steps[i].Skipped = true
 				again = true
 			}
 		}
@@ -136,6 +145,14 @@ func (p *plan) put(s *api.ReleaseStep, state, why string) *api.ReleaseStep {
 	s.State, s.Reason = state, why
 	p.out.Steps = append(p.out.Steps, s)
 	return s
+}
+
+// tolerated says that the policy of a step's rollout was to go on whatever
+// failed.
+func (p *plan) tolerated(s *api.ReleaseStep) bool {
+	ro := p.view.Rollout(p.view.Service(spec.ServiceID(p.r.Stack, s.Service)).GetRolloutId())
+	n := len(ro.GetJournal())
+	return ro.GetRelease() == p.r.Number && n > 0 && ro.Journal[n-1].Kind == "fail" && ro.Journal[n-1].Policy == "continue"
 }
 
 // judge says what a step that has begun has come to.

@@ -92,7 +92,7 @@ func (s *step) probe(op *api.Op, sample int) *api.Sample {
 			ask.Tasks = append(ask.Tasks, t.Id)
 		}
 	}
-	got := s.world.Prober.Probe(fmt.Sprintf("%s/%d/%d/%d", s.r.Id, s.r.Generation, op.Seq, sample), ask)
+	got := s.world.Prober.Probe(fmt.Sprintf("%s/%d", s.key(op), sample), ask)
 	if got != nil {
 		got = &api.Sample{At: timestamppb.New(s.now), Ok: got.Ok, Reason: got.Reason}
 	}
@@ -128,6 +128,12 @@ func (s *step) analyze(op *api.Op, over func(bool, string)) time.Time {
 	return time.Time{}
 }
 
+// key identifies an op for ever: a rollout's id comes again when its service
+// was removed and declared anew.
+func (s *step) key(op *api.Op) string {
+	return fmt.Sprintf("%s/%d/%d/%d", s.r.Id, s.r.CreatedAt.AsTime().UnixNano(), s.r.Generation, op.Seq)
+}
+
 // run starts the op's job once nothing else of it is under way, and waits
 // for the run.
 func (s *step) run(op *api.Op, over func(bool, string)) {
@@ -136,7 +142,7 @@ func (s *step) run(op *api.Op, over func(bool, string)) {
 		over(false, fmt.Sprintf("there is no job %q in the stack", op.Text))
 		return
 	}
-	key := fmt.Sprintf("%s/%d/%d", s.r.Id, s.r.Generation, op.Seq)
+	key := s.key(op)
 	switch run := job.Run; {
 	case run.GetKey() == key && run.Outcome == "succeeded":
 		over(true, "")

@@ -49,7 +49,7 @@ func Step(v state.View, r *api.Rollout, w World, now time.Time) (advance *api.Ro
 	switch {
 	case errors.Is(err, ErrPending):
 		return nil, s.sooner(time.Time{})
-	case err == nil && len(r.Journal) >= MaxOps:
+	case err == nil && len(r.Journal) >= MaxOps && r.Phase != "rollback":
 		err = fmt.Errorf("the strategy took more than %d ops; is there a loop that never ends?", MaxOps)
 	}
 	if err != nil {
@@ -189,17 +189,12 @@ func (s *step) next(journal []*api.Op) (*api.Op, error) {
 	if s.r.From == nil {
 		op = s.first(journal)
 	} else {
-		op, err = s.world.Strategy.Next(Question{Rollout: s.r, Journal: theirs(journal), Bundle: s.view.Bundle(s.r.BundleHash), ParamsJson: s.params()})
+		op, err = s.world.Strategy.Next(Question{Rollout: s.r, Journal: theirs(journal), Bundle: s.view.Bundle(s.r.BundleHash), ParamsJson: s.r.ParamsJson})
 	}
 	if err == nil && op.Kind == "succeed" {
 		return s.finish(journal, op), nil
 	}
 	return op, err
-}
-
-// params are those of the release that the rollout belongs to.
-func (s *step) params() string {
-	return s.view.Release(s.svc.Stack, s.r.Release).GetParamsJson()
 }
 
 // theirs are the ops that the strategy knows of: its own, and the beginning.
@@ -282,7 +277,7 @@ func (s *step) begin(op *api.Op) {
 		if op.Timeout != nil {
 			op.Deadline = timestamppb.New(s.now.Add(op.Timeout.AsDuration()))
 		}
-	case "event":
+	case "event", "traffic":
 		s.end(op, true)
 	case "succeed":
 		s.end(op, true)

@@ -24,14 +24,18 @@ type Question struct {
 }
 
 // Strategy says which op comes after the ones in the journal: its kind and
-// what else api.Op says a strategy asks for. Any error but ErrPending freezes
-// the rollout until an operator comes.
+// what else api.Op says a strategy asks for. Any error but ErrPending and
+// ErrUnavailable freezes the rollout until an operator comes.
 type Strategy interface {
 	Next(Question) (*api.Op, error)
 }
 
 // ErrPending says that the answer isn't known yet: look again once told.
 var ErrPending = errors.New("the strategy is being asked")
+
+// ErrUnavailable marks that nobody could ask the strategy, for no fault of its
+// own: ask again.
+var ErrUnavailable = errors.New("cannot ask the strategy")
 
 // Prober asks the world outside. The sample of a key, once there, stays; nil:
 // it isn't there yet, look again once told.

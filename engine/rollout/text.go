@@ -27,6 +27,9 @@ func Text(op *api.Op) string {
 	case "surge":
 		words(op.Group, fmt.Sprint(op.Count))
 		return out.String()
+	case "traffic":
+		words(fmt.Sprintf("%d%% to the new version", op.Count))
+		return out.String()
 	case "adopt", "drop":
 		words(op.Group)
 		return out.String()

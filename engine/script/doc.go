@@ -25,6 +25,9 @@
 //	    global global_with_constraint global_follows_nodes
 //	rolling update: parallelism, delay, order:
 //	    rolling_stop_first rolling_start_first rolling_all_at_once TestStopFirstAvailability
+//	nothing lost: a task stops once its successor is in rotation on every node, nothing new goes
+//	to it from any, and nothing is in flight to it:
+//	    handover_waits_for_every_node drain_waits_for_what_is_in_flight drain_of_what_has_no_ports
 //	failed update: pause, continue, rollback, ratio, monitor:
 //	    failure_pauses failure_pauses_single_replica failure_continues failure_rolls_back
 //	    failure_rolls_back_late failure_ratio a_batch_fails_early rollout_times_out
@@ -34,14 +37,19 @@
 //	    pain_argo_3284_steps_keep_to_max_surge TestBoundsHoldAgainstAnyScript
 //	strategies of the library:
 //	    strategies_canary_is_promoted strategies_canary_is_bad strategies_canary_of_a_global_service
-//	    strategies_blue_green strategies_one_zone_at_a_time TestStrategiesSurviveAnyLeader
+//	    strategies_blue_green strategies_one_zone_at_a_time strategies_traffic
+//	    TestStrategiesSurviveAnyLeader
 //	one's own strategies: probes, adaptive steps, signals, jobs around them, mistakes in them:
 //	    strategies_progressive strategies_analysis strategies_jobs_around
 //	    strategies_pause_resume_retry strategies_broken strategies_begun_again_while_tasks_stop
 //	a release is one thing: order, all or nothing, what goes goes last:
 //	    release_goes_back_in_reverse release_new_service_fails release_removes_last
 //	    release_pauses release_continues release_max_parallel release_queued
-//	    release_first_never_goes_back TestReleaseIsAllOrNothing
+//	    release_first_never_goes_back release_stops_before_what_is_new
+//	    release_gives_a_removed_service_back
+//	    scale_after_a_failure_that_continued stop_longer_than_a_deadline drain_counts_what_gave_up
+//	    release_after_one_that_failed release_paused_and_aborted
+//	    failure_continues_in_a_release TestReleaseIsAllOrNothing
 //	what hurts in other orchestrators (by their issues):
 //	    pain_nomad_10882_rollback_skips_the_canary pain_nomad_3836_rollback_kills_nothing_healthy
 //	    pain_nomad_8439_replacements_are_of_the_stable_version pain_nomad_10098_never_three_versions

@@ -30,7 +30,7 @@ func (Rolling) Next(q rollout.Question) (*api.Op, error) {
 	if order == "" {
 		order = "start-first"
 	}
-	at, failed := 1, 0
+	at, failed, why := 1, 0, ""
 	onFailure := p.GetOnFailure()
 	if onFailure == "" {
 		onFailure = "rollback"
@@ -55,7 +55,13 @@ func (Rolling) Next(q rollout.Question) (*api.Op, error) {
 		if !q.Journal[at].Ok && onFailure != "continue" {
 			return &api.Op{Kind: "fail", Policy: onFailure, Reason: q.Journal[at].Reason}, nil
 		}
+		if !q.Journal[at].Ok {
+			why = q.Journal[at].Reason
+		}
 		at++
+	}
+	if why != "" {
+		return &api.Op{Kind: "fail", Policy: "continue", Reason: why}, nil
 	}
 	return &api.Op{Kind: "succeed"}, nil
 }

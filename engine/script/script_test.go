@@ -1,6 +1,7 @@
 package script_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"regexp"
@@ -65,10 +66,13 @@ const stack = "app"
 type session struct {
 	*simulate.World
 	probes []string
-	bundle *api.Bundle
-	asked  map[string]*api.Sample
-	spec   *api.StackSpec
-	out    strings.Builder
+	// followed is how far nodes that lag have come.
+	followed state.Followed
+	lags     bool
+	bundle   *api.Bundle
+	asked    map[string]*api.Sample
+	spec     *api.StackSpec
+	out      strings.Builder
 }
 
 var own = regexp.MustCompile(`\bapp/`)
@@ -166,9 +170,8 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 		}
 	case "releases":
 		for _, r := range s.State.View().Releases(stack) {
-			fmt.Fprintf(&s.out, "%d ", r.Number)
+			fmt.Fprintf(&s.out, "%d %s\n", r.Number, strings.TrimSuffix(cmp.Or(r.Outcome, "under way")+": "+r.Reason, ": "))
 		}
-		s.out.WriteString("\n")
 		return nil
 	case "tasks":
 		for _, t := range s.State.View().Tasks() {
@@ -200,6 +203,26 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) error {
 	case "pause", "resume", "abort", "retry", "promote":
 		if err := s.Signal(id(0), d.Cmd); err != nil {
 			return err
+		}
+	case "lag": // nodes follow the endpoint table no further; "off": they catch up, and go on
+		if s.Followed == nil {
+			s.followed = state.Followed{InFlight: map[string]uint32{}}
+			s.Followed = func() state.Followed {
+				f := s.followed
+				if !s.lags {
+					f.Applied = s.State.View().Index()
+				}
+				return f
+			}
+		}
+		s.followed.Applied, s.lags = s.State.View().Index(), arg(0) == "on"
+	case "in-flight": // web.1#1=3
+		for _, a := range d.CmdArgs {
+			n, err := strconv.Atoi(a.Vals[0])
+			if err != nil {
+				return err
+			}
+			s.followed.InFlight[stack+"/"+a.Key] = uint32(n)
 		}
 	case "hold":
 		before := "running"

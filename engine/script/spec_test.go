@@ -140,6 +140,10 @@ func (s *session) field(t *testing.T, stack *api.StackSpec, svc *api.ServiceSpec
 		resources().Memory = int64(number(t, v)) << 20
 	case "port":
 		svc.Task.HostPorts = []*api.HostPort{{Port: uint32(number(t, v)), Target: 80, Protocol: "tcp"}}
+	case "publish":
+		svc.Ports = []*api.PortSpec{{Target: 80, Publish: uint32(number(t, v)), Protocol: "tcp", Mode: "ingress"}}
+	case "drain":
+		svc.Task.Drain = d()
 	case "volume":
 		svc.Task.Mounts = []*api.Mount{{Type: "volume", Source: v, Target: "/data"}}
 		if !slices.ContainsFunc(stack.Volumes, func(x *api.VolumeSpec) bool { return x.Name == v }) {

@@ -94,7 +94,7 @@ func (a *agent) next(w *World, v state.View, t *api.Task, st *api.TaskStatus) *a
 	if state.Ended(st.State) {
 		return nil
 	}
-	if t.Desired == api.TaskDesired_TASK_DESIRED_STOP {
+	if t.Desired == api.TaskDesired_TASK_DESIRED_STOP && (t.Drained || w.Followed == nil) {
 		if w.held(t.Id, api.TaskState_TASK_STATE_STOPPED) {
 			if st.State == api.TaskState_TASK_STATE_STOPPING {
 				return nil

@@ -3,6 +3,7 @@ package simulate
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -82,7 +83,9 @@ func Ahead(v state.View, p *api.PutRelease, s rollout.Strategy, now time.Time) (
 	}
 	begun := w.Now
 	for range mostTurns {
-		if err := w.Settle(); err != nil {
+		if err := w.Settle(); errors.Is(err, errRestless) {
+			break // its ops show which strategy goes on for ever
+		} else if err != nil {
 			return nil, nil, err
 		}
 		if w.promote(stack) {
@@ -97,7 +100,7 @@ func Ahead(v state.View, p *api.PutRelease, s rollout.Strategy, now time.Time) (
 	after := w.State.View()
 	for _, svc := range after.ServicesOf(stack) {
 		if ro := after.Rollout(svc.RolloutId); ro != nil && ro.Release == r.Release {
-			rollouts = append(rollouts, planned(ro, w.Now))
+			rollouts = append(rollouts, planned(after, ro, w.Now))
 		}
 	}
 	for _, t := range made {
@@ -151,7 +154,7 @@ func (w *World) promote(stack string) (sent bool) {
 }
 
 // planned is a rollout as a plan shows it: without times.
-func planned(r *api.Rollout, now time.Time) *api.PlannedRollout {
+func planned(v state.View, r *api.Rollout, now time.Time) *api.PlannedRollout {
 	p := &api.PlannedRollout{Service: r.ServiceId, Strategy: r.Policy.GetStrategy(), Outcome: r.Outcome, Reason: r.Reason}
 	end := timestamppb.New(now)
 	for _, op := range r.Journal {
@@ -168,8 +171,12 @@ func planned(r *api.Rollout, now time.Time) *api.PlannedRollout {
 	if len(r.Journal) > 0 {
 		p.Takes = durationpb.New(end.AsTime().Sub(r.Journal[0].BegunAt.AsTime()))
 	}
-	if r.Outcome == "" {
-		p.Reason = fmt.Sprintf("not through after %s", end.AsTime().Sub(r.CreatedAt.AsTime()))
+	switch {
+	case r.Outcome != "":
+	case len(r.Journal) == 0:
+		p.Reason, _, _ = rollout.Waits(v, r, now)
+	default:
+		p.Reason = fmt.Sprintf("not through after %s and %d ops", end.AsTime().Sub(r.CreatedAt.AsTime()), len(r.Journal))
 	}
 	return p
 }

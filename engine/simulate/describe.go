@@ -66,6 +66,8 @@ func task(v state.View, before, after *api.Task) string {
 		}
 	case before.Desired != after.Desired:
 		text = "  " + after.Id + " stops: " + after.StopReason
+	case !before.Drained && after.Drained:
+		text = "  " + after.Id + " has drained"
 	case !before.Status.GetReady() && after.Status.GetReady():
 		text = "  " + after.Id + " ready"
 	case before.Status.GetReady() && !after.Status.GetReady() && is == api.TaskState_TASK_STATE_RUNNING:

@@ -282,7 +282,7 @@ func (r *run) over() bool {
 		}
 		svc := v.Service(spec.ServiceID(rel.Stack, s.Service))
 		ro := v.Rollout(svc.GetRolloutId())
-		if ro.GetRelease() != rel.Number || ro.GetOutcome() != "paused" && ro.GetOutcome() != "needs_operator" {
+		if ro.GetRelease() != rel.Number || !state.Halted(ro) {
 			return false
 		}
 		halted++

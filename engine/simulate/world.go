@@ -36,6 +36,8 @@ type World struct {
 	JobsEnd bool
 	// Fate says how a task goes by itself; nil: well.
 	Fate func(*api.Task) Fate
+	// Followed says how far the nodes follow the endpoint table; nil: at once.
+	Followed func() state.Followed
 	// Entries counts what was committed.
 	Entries int
 
@@ -80,7 +82,10 @@ func (w *World) Propose(c *api.Command) (state.Result, error) {
 }
 
 // most passes at one instant; more mean that it never comes to rest.
-const mostPasses = 500
+const mostPasses = 3000
+
+// errRestless says that the leader never came to rest.
+var errRestless = fmt.Errorf("not at rest after %d passes", mostPasses)
 
 // Settle lets the leader and the agents work until neither has anything to
 // do at this instant.
@@ -101,7 +106,7 @@ func (w *World) Settle() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("not at rest after %d passes", mostPasses)
+	return errRestless
 }
 
 // Plan is what the leader would do now with all services.
@@ -109,8 +114,12 @@ func (w *World) Plan() control.Pass {
 	return control.Plan(w.State.View(), w.services(), w.asks(), w.Now)
 }
 
-func (w *World) asks() rollout.World {
-	return rollout.World{Strategy: w.Strategy, Prober: w.Prober}
+func (w *World) asks() control.World {
+	followed := state.Everywhere
+	if w.Followed != nil {
+		followed = w.Followed()
+	}
+	return control.World{World: rollout.World{Strategy: w.Strategy, Prober: w.Prober}, Followed: followed}
 }
 
 func (w *World) services() []string {

@@ -3,6 +3,7 @@ package spec
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -167,8 +168,7 @@ func listText(f protoreflect.FieldDescriptor, l protoreflect.List) string {
 	for i := range l.Len() {
 		all = append(all, json.RawMessage(text(f, l.Get(i))))
 	}
-	b, _ := json.Marshal(all)
-	return string(b)
+	return plain(all)
 }
 
 // text is one value as JSON.
@@ -179,6 +179,9 @@ func text(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	case protoreflect.BytesKind:
 		return quote(string(v.Bytes()))
 	case protoreflect.StringKind:
+		if f.Name() == "params_json" {
+			return v.String()
+		}
 		return quote(v.String())
 	}
 	return v.String()
@@ -196,8 +199,7 @@ func messageText(m protoreflect.Message) string {
 	if json.Unmarshal(b, &raw) != nil {
 		return string(b)
 	}
-	b, _ = json.Marshal(raw)
-	return string(b)
+	return plain(raw)
 }
 
 func clearOrigins(m protoreflect.Message) {
@@ -219,8 +221,18 @@ func clearOrigins(m protoreflect.Message) {
 }
 
 func quote(s string) string {
-	b, _ := json.Marshal(s)
-	return string(b)
+	return plain(s)
+}
+
+// plain is JSON for people: what HTML would need escaped isn't.
+func plain(v any) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return err.Error()
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func firstOf(a, b string) string {

@@ -7,8 +7,8 @@ import (
 )
 
 func TestNearest(t *testing.T) {
-	known := []string{"replicas", "role", "name", "ports"}
-	for word, want := range map[string]string{"replica": "replicas", "rol": "role", "nmae": "name", "prots": "ports", "zzzzzz": "", "": "", "ports": "ports"} {
+	known := []string{"db", "replicas", "role", "name", "ports", "web"}
+	for word, want := range map[string]string{"replica": "replicas", "rol": "role", "nmae": "name", "wbe": "web", "prots": "ports", "zzzzzz": "", "": "", "ports": "ports"} {
 		if got := spelling.Nearest(word, known); got != want {
 			t.Errorf("%q: %q, want %q", word, got, want)
 		}

@@ -72,7 +72,7 @@ func (w *writer) create(t *api.Task) {
 	w.put(slotTable, slot)
 	t = shallow(t)
 	t.CreatedAt = w.now
-	w.put(taskTable, t)
+	w.putTask(nil, t)
 }
 
 func (w *writer) changeTask(c *api.TaskChange) {
@@ -97,11 +97,17 @@ func (w *writer) changeTask(c *api.TaskChange) {
 	if c.ClearHold {
 		t.Hold = false
 	}
+	if c.Drained && t.Desired == api.TaskDesired_TASK_DESIRED_STOP {
+		t.Drained, t.Wait = true, nil
+	}
 	switch {
 	case c.ClearWait:
 		t.Wait = nil
 	case c.Wait != nil:
 		t.Wait = c.Wait
+	}
+	if t.Desired != old.Desired {
+		w.drain(t)
 	}
 	if c.Lost && !Ended(t.Status.GetState()) {
 		was := t.Status
@@ -110,7 +116,7 @@ func (w *writer) changeTask(c *api.TaskChange) {
 			RuntimeId: was.GetRuntimeId(), Address: was.GetAddress(), StartedAt: was.GetStartedAt(),
 		}
 	}
-	w.put(taskTable, t)
+	w.putTask(old, t)
 }
 
 func (w *writer) deleteService(id string) {

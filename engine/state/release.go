@@ -141,10 +141,10 @@ func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, 
 		w.forgetVersions(svc)
 	}()
 	current := w.Rollout(old.RolloutId)
-	open := current != nil && (current.Outcome == "" || halted(current)) && current.Phase != "rollback"
+	open := current != nil && (current.Outcome == "" || Halted(current)) && current.Phase != "rollback"
 	// Declared again as it is, a rollout that stands still is tried again; a
 	// change of count alone leaves it to its operator.
-	again := current != nil && (halted(current) || current.Outcome == "failed") && s.Replicas == old.Spec.GetReplicas()
+	again := current != nil && (Halted(current) || current.Outcome == "failed") && s.Replicas == old.Spec.GetReplicas()
 	begun := current != nil && len(current.Journal) > 0
 	switch {
 	case s.Mode == "job":
@@ -168,7 +168,7 @@ func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, 
 		w.endRollout(old, "superseded", "a newer release came")
 		ro := &api.Rollout{
 			Id: RolloutID(id, w.rolloutNumber(id)), ServiceId: id, Release: r.Number, FromVersion: old.StableVersion, From: old.StableSpec,
-			ToVersion: version, To: s, Policy: s.Update, CreatedAt: w.now, Phase: "forward", BundleHash: r.BundleHash, ApiVersion: 1,
+			ToVersion: version, To: s, Policy: s.Update, CreatedAt: w.now, Phase: "forward", BundleHash: r.BundleHash, ApiVersion: 1, ParamsJson: r.ParamsJson,
 		}
 		if ro.From == nil { // as it runs, though nobody knows whether that is good
 			ro.FromVersion, ro.From = old.Version, old.Spec
@@ -217,7 +217,7 @@ func (w *writer) createService(r *api.Release, old *api.Service, s *api.ServiceS
 	if !stopped && s.Mode != "job" && len(s.Update.GetBefore())+len(s.Update.GetAfter()) > 0 {
 		ro := &api.Rollout{
 			Id: RolloutID(svc.Id, w.rolloutNumber(svc.Id)), ServiceId: svc.Id, Release: r.Number, ToVersion: version, To: s,
-			Policy: s.Update, CreatedAt: w.now, Phase: "forward", BundleHash: r.BundleHash, ApiVersion: 1,
+			Policy: s.Update, CreatedAt: w.now, Phase: "forward", BundleHash: r.BundleHash, ApiVersion: 1, ParamsJson: r.ParamsJson,
 		}
 		svc.RolloutId = ro.Id
 		w.put(rolloutTable, ro)
@@ -305,6 +305,9 @@ func (w *writer) forgetBundles() {
 		for _, r := range w.Releases(st.Name) {
 			used[r.BundleHash] = true
 		}
+	}
+	for _, s := range w.Services() {
+		used[w.Rollout(s.RolloutId).GetBundleHash()] = true
 	}
 	for _, b := range w.bundles() {
 		if !used[b.Hash] {

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,7 +46,7 @@ func RolloutNumber(id string) int {
 // endRollout ends the service's rollout if one is under way.
 func (w *writer) endRollout(svc *api.Service, outcome, reason string) {
 	r := w.Rollout(svc.RolloutId)
-	if r == nil || r.Outcome != "" && !(outcome == "superseded" && halted(r)) {
+	if r == nil || r.Outcome != "" && !(outcome == "superseded" && Halted(r)) {
 		return
 	}
 	r = shallowRollout(r)
@@ -63,6 +65,8 @@ func (w *writer) advance(a *api.RolloutAdvance) {
 	n := len(r.Journal)
 	switch {
 	case n == 0:
+	case a.End != nil && r.Journal[n-1].EndedAt != nil:
+		return // an operator ended it meanwhile
 	case a.End != nil:
 		r.Journal[n-1] = a.End
 	case a.Update != nil && r.Journal[n-1].EndedAt == nil:
@@ -171,9 +175,11 @@ func (w *writer) reopen(svc *api.Service) {
 		return
 	}
 	r := shallowRollout(old)
-	if dropOpen(r) {
-		w.put(rolloutTable, r)
+	dropOpen(r)
+	if r.Deadline != nil {
+		w.giveTime(r)
 	}
+	w.put(rolloutTable, r)
 }
 
 // dropOpen takes an op out of the journal that waits until a deadline, or for
@@ -212,7 +218,7 @@ func (w *writer) signalRollout(s *api.SignalRollout) error {
 		w.endRollout(svc, "paused", "paused by "+s.By)
 		return nil
 	case "resume":
-		if !halted(old) {
+		if !Halted(old) {
 			return cannot(is)
 		}
 		if n := len(r.Journal); n == 0 || old.Outcome == "needs_operator" || r.Journal[n-1].Kind == "fail" || r.Journal[n-1].EndedAt != nil {
@@ -229,12 +235,14 @@ func (w *writer) signalRollout(s *api.SignalRollout) error {
 			return cannot(is)
 		case rel.GetOutcome() == "rolled_back" || rel == nil || rel.Number != w.Stack(svc.Stack).GetRelease():
 			return cannot("its release is over; `orch run` deploys a playbook again")
+		case rel.Phase == "rollback" && rel.Outcome == "":
+			return cannot(fmt.Sprintf("release %d is being taken back", rel.Number))
 		}
 		again(r)
 		r.Phase, r.Reason = "forward", ""
 	case "abort":
 		switch {
-		case old.Outcome != "" && !halted(old):
+		case old.Outcome != "" && !Halted(old):
 			return cannot(is)
 		case old.Phase == "rollback":
 			return cannot("it is being taken back already")
@@ -260,18 +268,36 @@ func again(r *api.Rollout) {
 	r.Generation++
 }
 
-// goOn lets a release that stood still because of a service go on.
+// goOn lets a release go on that stood still because of a service, with what
+// was given up for it.
 func (w *writer) goOn(rel *api.Release, svc *api.Service) {
-	if rel == nil || rel.Outcome != "paused" && rel.Outcome != "failed" || rel.Number != w.Stack(rel.Stack).GetRelease() {
+	if rel == nil || rel.Phase == "rollback" || rel.Number != w.Stack(rel.Stack).GetRelease() {
+		return
+	}
+	switch rel.Outcome {
+	case "", "paused", "failed":
+	default:
 		return
 	}
 	rel = shallowRelease(rel)
 	rel.Outcome, rel.Reason, rel.EndedAt = "", "", nil
-	for i, s := range rel.Steps {
-		if s.Service == svc.Name && s.State == "failed" {
+	again := map[string]bool{svc.Name: true}
+	for grown := true; grown; {
+		grown = false
+		for i, s := range rel.Steps {
+			state := ""
+			switch {
+			case s.State != "failed":
+				continue
+			case s.Service == svc.Name:
+				state = "begun"
+			case !slices.ContainsFunc(s.After, func(on string) bool { return again[on] }):
+				continue
+			}
 			s = proto.CloneOf(s)
-			s.State, s.Reason = "begun", ""
+			s.State, s.Reason, s.Tolerated, s.Skipped = state, "", false, false
 			rel.Steps[i] = s
+			again[s.Service], grown = true, true
 		}
 	}
 	w.put(releaseTable, rel)
@@ -293,8 +319,10 @@ func (w *writer) promote(svc *api.Service, r *api.Rollout, s *api.SignalRollout)
 	return nil
 }
 
-// halted says that a rollout waits for an operator.
-func halted(r *api.Rollout) bool { return r.Outcome == "paused" || r.Outcome == "needs_operator" }
+// Halted says that a rollout waits for an operator; nil does not.
+func Halted(r *api.Rollout) bool {
+	return r.GetOutcome() == "paused" || r.GetOutcome() == "needs_operator"
+}
 
 func nonEmpty(s, otherwise string) string {
 	if s == "" {
@@ -312,6 +340,6 @@ func shallowRollout(r *api.Rollout) *api.Rollout {
 		Id: r.Id, ServiceId: r.ServiceId, Release: r.Release, FromVersion: r.FromVersion, ToVersion: r.ToVersion, Policy: r.Policy,
 		Outcome: r.Outcome, Reason: r.Reason, CreatedAt: r.CreatedAt, EndedAt: r.EndedAt, Journal: append(make([]*api.Op, 0, len(r.Journal)+1), r.Journal...),
 		Phase: r.Phase, Deadline: r.Deadline, Generation: r.Generation, FailedTasks: r.FailedTasks, From: r.From, To: r.To,
-		BundleHash: r.BundleHash, ApiVersion: r.ApiVersion,
+		BundleHash: r.BundleHash, ApiVersion: r.ApiVersion, ParamsJson: r.ParamsJson,
 	}
 }

@@ -57,7 +57,7 @@ func Startable(r *api.Release) []*api.ReleaseStep {
 	done, under, waiting, failed := map[string]bool{}, 0, 0, false
 	for _, s := range r.Steps {
 		switch {
-		case s.State == "done":
+		case s.State == "done" || s.Tolerated:
 			done[s.Service] = true
 		case s.State == "begun":
 			under++
@@ -135,7 +135,7 @@ func (w *writer) changeRelease(c *api.ReleaseChange) {
 		}
 		was := r.Steps[i].State
 		step := proto.CloneOf(r.Steps[i])
-		step.State, step.Reason = s.State, s.Reason
+		step.State, step.Reason, step.Tolerated, step.Skipped = s.State, s.Reason, s.Tolerated, s.Skipped
 		r.Steps[i] = step
 		switch {
 		case s.State == "begun" && step.Action == "remove" && was == "":

@@ -75,7 +75,7 @@ func signals(r *api.Rollout) []*api.Signal {
 	if n := len(r.Journal); r.Outcome == "" && n > 0 && r.Journal[n-1].EndedAt == nil && r.Journal[n-1].Kind == "wait_signal" {
 		can(r.Journal[n-1].Text, "what the strategy waits for")
 	}
-	halted := r.Outcome == "paused" || r.Outcome == "needs_operator"
+	halted := state.Halted(r)
 	switch {
 	case r.Outcome == "":
 		can("pause", "stop it where it is")

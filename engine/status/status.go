@@ -91,6 +91,7 @@ type summary struct {
 	completed     int
 	gaveUp        string
 	looping       string
+	hands         string // which task another one takes over from
 }
 
 func (s *summary) count() {
@@ -169,7 +170,7 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 		if t.Failures >= crashLoop && st.GetReadySince() == nil && s.looping == "" {
 			s.looping = fmt.Sprintf("%s failed %d times in a row: %s", slot.Id, t.Failures, lastMessage(tasks))
 		}
-		if d := t.Wait.GetDeadline(); d != nil && t.NotBefore == nil && !s.now.Before(d.AsTime()) {
+		if d := t.Wait.GetDeadline(); d != nil && t.NotBefore == nil && t.Version == slot.Version && t.Desired == api.TaskDesired_TASK_DESIRED_RUN && !s.now.Before(d.AsTime()) {
 			s.looping = t.Wait.Reason
 		}
 	}
@@ -179,6 +180,11 @@ func (s *summary) slot(slot *api.Slot, tasks []*api.Task) {
 	}
 	if live == 1 && ready {
 		s.settled++
+	}
+	for _, t := range tasks {
+		if live > 1 && ready && s.hands == "" && t.Version != slot.Version && !state.Ended(t.Status.GetState()) && t.Desired == api.TaskDesired_TASK_DESIRED_RUN {
+			s.hands = fmt.Sprintf("%s stops once every node sends what is new to its successor", t.Id)
+		}
 	}
 	if live > 0 || len(tasks) == 0 {
 		return
@@ -229,7 +235,7 @@ func (s *summary) judge() {
 		}
 		s.Reason, s.Since, s.Deadline = rollout.Waits(s.view, s.rollout, s.now)
 		return
-	case s.rollout != nil && s.rollout.Outcome != "succeeded" && s.rollout.Outcome != "superseded":
+	case s.rollout != nil && s.rollout.Outcome != "succeeded" && s.rollout.Outcome != "superseded" && !s.past(stack):
 		s.State, s.Failed = s.rollout.Outcome, true
 		s.Reason = s.rollout.Reason
 		return
@@ -258,8 +264,14 @@ func (s *summary) judge() {
 		s.State = "starting"
 	}
 	if s.Reason == "" {
-		s.Reason = "its tasks are being made"
+		s.Reason = cmp.Or(s.hands, "its tasks are being made")
 	}
+}
+
+// past says that the rollout is over, and that releases came after its own:
+// how it ended says nothing of them.
+func (s *summary) past(stack *api.Stack) bool {
+	return (s.rollout.Outcome == "rolled_back" || s.rollout.Outcome == "failed") && s.rollout.Release != stack.GetRelease()
 }
 
 func (s *summary) job() {

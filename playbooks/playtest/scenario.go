@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,7 +150,30 @@ func (s *scenario) befall(arg, target string, always bool, apply func(*simulate.
 	case x.version == simulate.OldVersion && old == "" || x.version == simulate.NewVersion && new == "":
 		return s.call.errorf(arg, "names %q, but the %s release has no service %q", target, map[simulate.Version]string{simulate.OldVersion: "older", simulate.NewVersion: "new"}[x.version], x.service)
 	}
+	if err := s.slot(arg, target, x); err != nil {
+		return err
+	}
 	s.fated = append(s.fated, x)
+	return nil
+}
+
+// slot refuses slots that neither the service nor a surge beside it can have.
+func (s *scenario) slot(arg, target string, x fated) error {
+	n, err := strconv.Atoi(strings.TrimPrefix(x.slot, x.service+"."))
+	if err != nil {
+		return nil // a global service's, or none in particular
+	}
+	most := int32(0)
+	for _, of := range []*api.StackSpec{s.play.Before.Spec, s.play.After.Spec} {
+		for _, svc := range of.Services {
+			if svc.Name == x.service {
+				most = max(most, svc.Replicas)
+			}
+		}
+	}
+	if n < 1 || n > 2*int(most) {
+		return s.call.errorf(arg, "names %q, but service %q has only %d slots", target, x.service, most)
+	}
 	return nil
 }
 

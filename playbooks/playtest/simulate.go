@@ -58,10 +58,20 @@ func (t *tester) simulate(c *call) (starlark.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	play.Kill = kills
+	killed := false
+	if kills != nil {
+		play.Kill = func(service string, op int) bool {
+			killed = killed || kills(service, op)
+			return kills(service, op)
+		}
+	}
 	ctx, cancel := context.WithTimeoutCause(t.ctx, playbooks.DefaultMaxTime, fmt.Errorf("more than %v", playbooks.DefaultMaxTime))
 	defer cancel()
 	played, err := playThrough(ctx, play, every)
+	if err == nil && kills != nil && !killed {
+		err = c.errorf("kill_leader_at", "is %s, but no rollout came to that op", show(c.value("kill_leader_at")))
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("t.simulate: %w", err)
 	}

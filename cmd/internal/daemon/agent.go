@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -33,12 +34,15 @@ func (d *Daemon) keepAgent(ctx context.Context) error {
 		return err
 	}
 	address := "127.0.0.1"
-	if h, _, err := net.SplitHostPort(settings.Advertise); err == nil && h != "" {
+	var peers *agent.Peers
+	if h, port, err := net.SplitHostPort(settings.Advertise); err == nil && h != "" {
 		address = h
+		n, _ := strconv.Atoi(port) // it was checked when it was set
+		peers = &agent.Peers{Port: n + 1, Server: d.wallet.PeerServer(), Client: d.wallet.PeerClient, Node: d.wallet.Peer}
 	}
 	a, err := agent.New(agent.Config{
 		NodeID: d.folder.ID, Name: m.Name, Cluster: m.ClusterId, Dir: d.folder.Dir, Address: address, Engines: d.engines,
-		TLS: d.wallet.Client(ca.ProtoHTTP), Version: d.cfg.Version, Trust: d.trust, Trusts: d.trusts,
+		TLS: d.wallet.Client(ca.ProtoHTTP), Peers: peers, Version: d.cfg.Version, Trust: d.trust, Trusts: d.trusts,
 		Membership: d.learn, Refused: d.refused, Logger: d.log,
 	})
 	if err != nil {

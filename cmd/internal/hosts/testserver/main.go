@@ -4,6 +4,8 @@
 //	/health  200, or 503 while $UNHEALTHY is set
 //	/        hostname and $TAG, a line each
 //
+// Datagrams to the same port are answered with hostname and $TAG, too.
+//
 // It ends at once on SIGTERM; on that of $GRACE (such as 2s) later, if set.
 package main
 
@@ -11,6 +13,7 @@ import (
 	"cmp"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -35,5 +38,22 @@ func main() {
 		<-stop
 		time.AfterFunc(grace, func() { os.Exit(0) })
 	}()
-	log.Fatal(http.ListenAndServe(":"+cmp.Or(os.Getenv("PORT"), "8888"), nil))
+	at := ":" + cmp.Or(os.Getenv("PORT"), "8888")
+	go answerDatagrams(at)
+	log.Fatal(http.ListenAndServe(at, nil))
+}
+
+func answerDatagrams(at string) {
+	c, err := net.ListenPacket("udp", at)
+	if err != nil {
+		log.Fatal(err)
+	}
+	host, _ := os.Hostname()
+	for b := make([]byte, 1500); ; {
+		_, from, err := c.ReadFrom(b)
+		if err != nil {
+			log.Fatal(err)
+		}
+		_, _ = c.WriteTo([]byte(host+"\n"+os.Getenv("TAG")+"\n"), from) // lost, as any datagram may be
+	}
 }

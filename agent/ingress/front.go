@@ -1,0 +1,167 @@
+package ingress
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+)
+
+const (
+	// hold is how long a connection waits for a task to come into rotation.
+	hold = 30 * time.Second
+	// held connections at most wait per port.
+	held        = 1024
+	dialTimeout = 2 * time.Second
+)
+
+// front is one published port. Its mutex guards targets and counts.
+type front struct {
+	address  string
+	protocol string
+	logger   *slog.Logger
+	cancel   context.CancelFunc
+	dial     func(context.Context, *api.Target) (net.Conn, error)
+	ended    func()
+
+	mu         sync.Mutex
+	targets    []*api.Target
+	counts     map[string]int // connections, or requests, by task
+	turn       int            // where to begin among equals
+	proxied    bool           // tasks are told the client's address
+	steered    bool           // fresh targets get newPercent of what comes
+	newPercent int
+	flows      flows // udp
+	waiting    int
+	news       chan struct{} // closed when targets change
+}
+
+func (f *front) set(r *api.Route) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.proxied, f.steered, f.newPercent = r.ProxyProtocol, r.Steered, int(r.NewPercent)
+	targets := r.Targets
+	if slices.EqualFunc(f.targets, targets, func(a, b *api.Target) bool { return proto.Equal(a, b) }) {
+		return
+	}
+	f.targets = targets
+	if f.protocol == "udp" && f.ended != nil { // then what was asked of those that left is over
+		time.AfterFunc(answerWithin, f.ended)
+	}
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+// pick reserves a target that isn't among the tried ones: with steered traffic
+// of the version whose turn it is, if it has any; of those that aren't suspect
+// the one with the fewest connections. nil: there is none.
+func (f *front) pick(tried map[string]bool) (best *api.Target) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(tried) == 0 {
+		f.turn++
+	}
+	// Of 100 turns in a row, newPercent are the new version's, evenly spread.
+	fresh := f.turn*f.newPercent%100 < f.newPercent
+	for i := range f.targets {
+		t := f.targets[(f.turn+i)%len(f.targets)]
+		if !tried[t.TaskId] && (best == nil || f.better(t, best, fresh)) {
+			best = t
+		}
+	}
+	if best != nil {
+		f.counts[best.TaskId]++
+	}
+	return best
+}
+
+// next is pick, held while there is none; nil: not before ctx ended, or too
+// many wait.
+func (f *front) next(ctx context.Context, tried map[string]bool) *api.Target {
+	for {
+		f.mu.Lock()
+		news := f.news
+		f.mu.Unlock()
+		if target := f.pick(tried); target != nil {
+			return target
+		}
+		if !f.wait(ctx, news) {
+			return nil
+		}
+		clear(tried)
+	}
+}
+
+// better says that a goes before b.
+func (f *front) better(a, b *api.Target, fresh bool) bool {
+	switch {
+	case f.steered && a.Fresh != b.Fresh:
+		return a.Fresh == fresh
+	case a.Suspect != b.Suspect:
+		return b.Suspect
+	}
+	return f.counts[a.TaskId] < f.counts[b.TaskId]
+}
+
+func (f *front) release(t *api.Target) {
+	f.mu.Lock()
+	if f.counts[t.TaskId]--; f.counts[t.TaskId] == 0 {
+		delete(f.counts, t.TaskId)
+	}
+	out := !slices.ContainsFunc(f.targets, func(o *api.Target) bool { return o.TaskId == t.TaskId })
+	f.mu.Unlock()
+	if out && f.ended != nil {
+		f.ended()
+	}
+}
+
+// reach connects to a target, here or by the relay of its node.
+func (f *front) reach(ctx context.Context, t *api.Target) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if t.Node == "" || f.dial == nil {
+		network := "tcp"
+		if t.Udp {
+			network = "udp"
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, t.Address)
+	}
+	c, err := f.dial(ctx, t)
+	if err != nil {
+		return nil, &unreachable{err}
+	}
+	return c, nil
+}
+
+// unreachable is why there was no connection to a target.
+type unreachable struct{ error }
+
+func (u *unreachable) Unwrap() error { return u.error }
+
+// wait holds until the targets change; it says whether they did.
+func (f *front) wait(ctx context.Context, news <-chan struct{}) bool {
+	f.mu.Lock()
+	if f.waiting >= held {
+		f.mu.Unlock()
+		return false
+	}
+	f.waiting++
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		f.waiting--
+		f.mu.Unlock()
+	}()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-news:
+		return true
+	}
+}

@@ -1,0 +1,175 @@
+// Package ingress keeps a node's published ports leading to the tasks in
+// rotation. A connection goes to the task with the fewest; one that can't be
+// connected to is passed over for another.
+package ingress
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"orch/engine/api"
+)
+
+// rebind is how soon a port that is taken is tried again.
+const rebind = 2 * time.Second
+
+// Publisher listens on the published ports.
+type Publisher struct {
+	Logger *slog.Logger
+	// Dial connects to a target; nil: only those of this node can be reached.
+	Dial func(context.Context, *api.Target) (net.Conn, error)
+	// Ended, if set, is called when a connection has ended to a task that is
+	// out of rotation.
+	Ended func()
+
+	mu     sync.Mutex
+	ctx    context.Context
+	fronts map[string]*front
+	closed []*front // that may have connections still
+	work   sync.WaitGroup
+}
+
+// Run serves until ctx ends and all its connections are closed.
+func (p *Publisher) Run(ctx context.Context) error {
+	p.mu.Lock()
+	p.ctx = ctx
+	for _, f := range p.fronts {
+		p.open(f)
+	}
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	p.ctx = nil
+	p.mu.Unlock()
+	p.work.Wait()
+	return ctx.Err()
+}
+
+// Publish replaces all routes. Connections that are open stay.
+func (p *Publisher) Publish(routes []*api.Route) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fronts == nil {
+		p.fronts = map[string]*front{}
+	}
+	wanted := map[string]bool{}
+	for _, r := range routes {
+		address := net.JoinHostPort(r.HostIp, strconv.FormatUint(uint64(r.Port), 10))
+		key := address + "/" + r.Protocol
+		wanted[key] = true
+		f := p.fronts[key]
+		if f == nil {
+			f = &front{address: address, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{})}
+			p.fronts[key] = f
+			p.open(f)
+		}
+		f.set(r)
+	}
+	for key, f := range p.fronts {
+		if !wanted[key] {
+			delete(p.fronts, key)
+			p.closed = append(p.closed, f)
+			if f.cancel != nil {
+				f.cancel()
+			}
+		}
+	}
+}
+
+// open begins to listen; p.mu is held.
+func (p *Publisher) open(f *front) {
+	if p.ctx == nil || f.cancel != nil {
+		return
+	}
+	conns := p.ctx
+	ctx, cancel := context.WithCancel(p.ctx)
+	f.cancel = cancel
+	p.work.Go(func() { p.listen(ctx, conns, f) })
+}
+
+// listen accepts until ctx ends; connections go on until conns does.
+func (p *Publisher) listen(ctx, conns context.Context, f *front) {
+	said := false
+	failed := func(err error) {
+		if !said && ctx.Err() == nil {
+			said = true
+			p.Logger.Error("cannot publish a port; trying again until it is free", "address", f.address, "error", err)
+		}
+		pause(ctx, rebind)
+	}
+	for ctx.Err() == nil {
+		if f.protocol == "udp" {
+			if err := f.serveUDP(ctx); err != nil {
+				failed(err)
+			}
+			continue
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.address)
+		if err != nil {
+			failed(err)
+			continue
+		}
+		if f.protocol == "http" {
+			f.serveHTTP(ctx, conns, l)
+			continue
+		}
+		stop := context.AfterFunc(ctx, func() { l.Close() })
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				break
+			}
+			p.work.Go(func() { f.serve(conns, c) })
+		}
+		stop()
+		l.Close()
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// InFlight counts the connections to the tasks named, where there are any.
+// Those of ports that are no longer published count as well.
+func (p *Publisher) InFlight(tasks map[string]bool) map[string]uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[string]uint32{}
+	count := func(f *front) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for task, n := range f.counts {
+			if tasks[task] {
+				all[task] += uint32(n)
+			}
+		}
+		for task, n := range f.flows.unanswered() {
+			if tasks[task] {
+				all[task] += n
+			}
+		}
+	}
+	for _, f := range p.fronts {
+		count(f)
+	}
+	p.closed = slices.DeleteFunc(p.closed, func(f *front) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.counts) == 0
+	})
+	for _, f := range p.closed {
+		count(f)
+	}
+	return all
+}

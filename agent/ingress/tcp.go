@@ -1,0 +1,73 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"orch/engine/api"
+)
+
+func (f *front) serve(ctx context.Context, client net.Conn) {
+	defer client.Close()
+	stop := context.AfterFunc(ctx, func() { client.Close() })
+	defer stop()
+	target, server := f.connect(ctx)
+	if server == nil {
+		return
+	}
+	defer f.release(target)
+	defer server.Close() // before it counts as ended
+	stopServer := context.AfterFunc(ctx, func() { server.Close() })
+	defer stopServer()
+	f.mu.Lock()
+	proxied := f.proxied
+	f.mu.Unlock()
+	if proxied {
+		if _, err := server.Write(proxyHeader(client)); err != nil {
+			return
+		}
+	}
+	splice(client, server)
+}
+
+// connect finds a task that answers, holding the connection while none is in
+// rotation.
+func (f *front) connect(ctx context.Context) (*api.Target, net.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, hold)
+	defer cancel()
+	tried := map[string]bool{}
+	for {
+		target := f.next(ctx, tried)
+		if target == nil {
+			return nil, nil
+		}
+		if c, err := f.reach(ctx, target); err == nil {
+			return target, c
+		}
+		f.release(target)
+		tried[target.TaskId] = true
+	}
+}
+
+// splice copies both ways; the end of one direction is passed on, so that
+// half-closed connections work.
+func splice(a, b net.Conn) {
+	var both sync.WaitGroup
+	oneWay := func(to, from net.Conn) {
+		_, err := io.Copy(to, from)
+		if err != nil && !errors.Is(err, io.EOF) {
+			to.Close()
+			from.Close()
+			return
+		}
+		if half, ok := to.(interface{ CloseWrite() error }); ok {
+			half.CloseWrite()
+		}
+	}
+	both.Go(func() { oneWay(a, b) })
+	both.Go(func() { oneWay(b, a) })
+	both.Wait()
+}

@@ -1,0 +1,63 @@
+package network
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"orch/engine/api"
+)
+
+// fakePublisher remembers its routes; what is in flight is given.
+type fakePublisher struct {
+	routes   []*api.Route
+	inFlight map[string]uint32
+	gate     chan struct{} // holds Publish; nil: nothing does
+}
+
+func (f *fakePublisher) Publish(r []*api.Route) {
+	if f.gate != nil {
+		<-f.gate
+	}
+	f.routes = r
+}
+
+func (f *fakePublisher) InFlight(tasks map[string]bool) map[string]uint32 {
+	all := map[string]uint32{}
+	for t, n := range f.inFlight {
+		if tasks[t] {
+			all[t] = n
+		}
+	}
+	return all
+}
+
+// An epoch is acknowledged when it is in effect, not when it is known.
+func TestFollowedSaysWhatIsInEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pub := &fakePublisher{gate: make(chan struct{}), inFlight: map[string]uint32{"1": 3, "2": 1}}
+		p := &Plane{Node: "n", Publisher: pub}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { p.Run(ctx); close(ended) }()
+		p.Follow(&api.Endpoints{Full: true, Epoch: 7, Services: []*api.EndpointService{{Id: "s/web", Ports: []*api.PortSpec{{Target: 80, Publish: 8080}}}},
+			Endpoints: []*api.Endpoint{web("1", "n", true), web("2", "n", false)}})
+		synctest.Wait()
+		if got := p.Followed(); got.Epoch != 0 {
+			t.Errorf("acknowledged at once: %v", got)
+		}
+		pub.gate <- struct{}{}
+		<-p.Changed()
+		if got := p.Followed(); got.Epoch != 7 || len(got.InFlight) != 1 || got.InFlight["1"] != 3 {
+			t.Errorf("got %v", got)
+		}
+		if got := text(pub.routes); got != ":8080 2=10.0.0.2:80\n" {
+			t.Errorf("routes %q", got)
+		}
+		pub.inFlight["1"] = 0
+		p.Ended()
+		<-p.Changed()
+		cancel()
+		<-ended
+	})
+}

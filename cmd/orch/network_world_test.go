@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// load asks a published port on every host again and again.
+type load struct {
+	asked, failed atomic.Int64
+	mu            sync.Mutex
+	why           map[string]int // failures
+	answers       map[string]int // by the last line of the body
+	stop          context.CancelFunc
+	work          sync.WaitGroup
+}
+
+// load asks from `each` clients a host; those that keep their connections
+// need protocol "http".
+func (w *world) load(port, each int, keep bool) *load {
+	ctx, cancel := context.WithCancel(w.Context())
+	l := &load{why: map[string]int{}, answers: map[string]int{}, stop: cancel}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep, MaxIdleConnsPerHost: each, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}, Timeout: 40 * time.Second}
+	for _, h := range w.Hosts {
+		for range each {
+			l.work.Go(func() {
+				for ctx.Err() == nil {
+					l.ask(ctx, client, fmt.Sprintf("http://%s:%d/", h.Addr, port))
+				}
+			})
+		}
+	}
+	w.Cleanup(func() { l.stop(); l.work.Wait() })
+	return l
+}
+
+func (l *load) ask(ctx context.Context, client *http.Client, url string) {
+	request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, url, nil)
+	if err != nil {
+		panic(err)
+	}
+	var body []byte
+	answer, err := client.Do(request)
+	if err == nil {
+		body, err = io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err == nil && answer.StatusCode != http.StatusOK {
+			err = fmt.Errorf("status %d", answer.StatusCode)
+		}
+	}
+	l.asked.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.failed.Add(1)
+		l.why[err.Error()]++
+		return
+	}
+	lines := strings.Fields(string(body))
+	l.answers[lines[len(lines)-1]]++
+}
+
+// more waits until so many more requests were answered.
+func (w *world) more(l *load, n int64) {
+	w.Helper()
+	until := l.asked.Load() + n
+	w.eventually("requests are answered", func() bool { return l.asked.Load() >= until })
+}
+
+// published: a published port answers on every node, also on those without a
+// task, and no connection is lost in updates, a rollback, scaling and drains.
+func (w *world) published() {
+	path := filepath.Join(w.Dir, "front.star")
+	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(`stack("front", services = [service("web", image = %q, replicas = param("n", default = 2),
+    ports = [port(8888, publish = 9090), port(8888, publish = 9091, protocol = "http"), port(8888, publish = 9092, protocol = "udp")], env = {"TAG": param("tag")}, stop_grace = "1s",
+    health = health.http("/health", port = 8888, interval = "100ms"), update = rollout(parallelism = 1, monitor = "200ms"))])
+`, worldImage)), 0o644))
+	run := func(args ...string) {
+		w.Helper()
+		w.orch(w.Hosts[1], append([]string{"run", path}, args...)...)
+	}
+	run("--set", "tag=v0")
+	l, kept := w.load(9090, 3, false), w.load(9091, 3, true)
+	w.more(l, 30)
+	w.more(kept, 30)
+	for _, h := range w.Hosts {
+		if tag := w.datagram(h.Addr, 9092); tag != "v0" {
+			w.Errorf("by datagram %s answers %q", h.Name, tag)
+		}
+	}
+	for i := range 3 {
+		run("--set", fmt.Sprintf("tag=v%d", i+1))
+		w.more(l, 30)
+	}
+	w.orch(w.Hosts[2], "stack", "rollback", "front", "2")
+	for _, n := range []int{6, 1, 4} {
+		run("--set", "tag=v9", "--set", fmt.Sprintf("n=%d", n))
+		w.more(l, 30)
+	}
+	for _, h := range w.Hosts {
+		w.orch(w.Hosts[0], "node", "drain", "--wait", h.Name)
+		w.more(l, 30)
+		w.orch(w.Hosts[0], "node", "activate", h.Name)
+	}
+	for name, l := range map[string]*load{"tcp, a connection each": l, "http, connections kept": kept} {
+		l.stop()
+		l.work.Wait()
+		w.Logf("%s: %d requests, %d failed, answers %v", name, l.asked.Load(), l.failed.Load(), l.answers)
+		if l.failed.Load() > 0 {
+			w.Errorf("%s: %d of %d requests were lost: %v", name, l.failed.Load(), l.asked.Load(), l.why)
+		}
+		for _, tag := range []string{"v0", "v1", "v2", "v3", "v9"} {
+			if l.answers[tag] == 0 {
+				w.Errorf("%s: nobody answered with %s: %v", name, tag, l.answers)
+			}
+		}
+	}
+	w.remove("front")
+}
+
+// datagram asks by UDP, again and again until an answer comes, and gives its
+// last line.
+func (w *world) datagram(host string, port int) (tag string) {
+	w.Helper()
+	c, err := net.Dial("udp", net.JoinHostPort(host, fmt.Sprint(port)))
+	must(w.T, err)
+	defer c.Close()
+	b := make([]byte, 1500)
+	w.eventually("a datagram is answered", func() bool {
+		if _, err := c.Write([]byte("?")); err != nil {
+			return false
+		}
+		must(w.T, c.SetReadDeadline(time.Now().Add(time.Second)))
+		n, err := c.Read(b)
+		if lines := strings.Fields(string(b[:max(n, 0)])); err == nil && len(lines) > 0 {
+			tag = lines[len(lines)-1]
+		}
+		return tag != ""
+	})
+	return tag
+}
