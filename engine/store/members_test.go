@@ -115,13 +115,17 @@ func TestAddressChanges(t *testing.T) {
 			})
 		}
 	}
-	// It isn't only heard of, it can lead.
-	for range 10 {
-		m := g.leader(t)
-		if err := m.store().Transfer(t.Context()); err != nil && !errors.Is(err, store.ErrNotLeader) && !errors.Is(err, store.ErrNobody) {
-			t.Error(err)
+	// They aren't only heard of, they can lead: with two of three moved, two
+	// leaders are one of them at least. A transfer may run out of its time
+	// where the machine is busy; then it is asked for again.
+	led := map[string]bool{g.leader(t).id: true}
+	for try := 0; len(led) < 2; try++ {
+		err := g.leader(t).store().Transfer(t.Context())
+		if try == 20 {
+			t.Fatalf("only %v led: %v", led, err)
 		}
 		g.put(t, "again")
+		led[g.leader(t).id] = true
 	}
 	agree(t, g.all, 6)
 }
