@@ -3,13 +3,14 @@
 // prints: eq, ne, true, contains and fails check, plan evaluates a playbook, and
 // simulate plays its release through in engine/simulate. A test ends at its
 // first failure. Tests of one Run go one after the other, each under the limits
-// of an evaluation.
+// of an evaluation, but for its time.
 //
 // A file here holds a function of t with its table (plan, simulate) or what it
 // reads its arguments into (nodes, scenario, kill) and shows (simulation).
 package playtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,13 @@ type Options struct {
 	// Cover collects which lines of strategies simulations reach; nil: nothing
 	// does.
 	Cover *playbooks.Coverage
+	// MaxTime is how long a test may take; 0: DefaultMaxTime.
+	MaxTime time.Duration
 }
+
+// DefaultMaxTime is more than an evaluation gets: a test may play many releases
+// through.
+const DefaultMaxTime = time.Minute
 
 // Result is how one test went. A file that can't be evaluated is a Result
 // without Test.
@@ -58,6 +65,7 @@ func Run(ctx context.Context, paths []string, o Options, report func(Result)) er
 	if len(files) == 0 {
 		return fmt.Errorf("there are no *_test.star files in %s", strings.Join(paths, ", "))
 	}
+	o.MaxTime = cmp.Or(o.MaxTime, DefaultMaxTime)
 	ask := &playbooks.Strategies{Cover: o.Cover}
 	for _, file := range files {
 		if err := ctx.Err(); err != nil {
@@ -71,7 +79,7 @@ func Run(ctx context.Context, paths []string, o Options, report func(Result)) er
 func runFile(ctx context.Context, file string, o Options, ask *playbooks.Strategies, report func(Result)) {
 	var output []string
 	begun := time.Now()
-	m, err := playbooks.OpenModule(ctx, playbooks.Options{Path: file, CacheDir: o.CacheDir,
+	m, err := playbooks.OpenModule(ctx, playbooks.Options{Path: file, CacheDir: o.CacheDir, MaxTime: o.MaxTime,
 		Print: func(pos, text string) { output = append(output, pos+": "+text) }})
 	if err != nil {
 		report(Result{File: file, Elapsed: time.Since(begun), Output: output, Err: err, Failure: err.Error()})

@@ -13,7 +13,7 @@ import (
 func TestLibrary(t *testing.T) {
 	passed := map[string]bool{}
 	cover := &playbooks.Coverage{}
-	err := Run(t.Context(), []string{"../lib"}, Options{Cover: cover}, func(r Result) {
+	err := Run(t.Context(), []string{"../lib"}, Options{Cover: cover, MaxTime: unhurried}, func(r Result) {
 		if !r.OK() {
 			t.Errorf("%s %s: %v", r.File, r.Test, r.Err)
 		}
@@ -61,7 +61,7 @@ func TestFailuresSayWhatAndWhere(t *testing.T) {
 // failing runs a file of testdata whose tests fail as wanted, by name.
 func failing(t *testing.T, file string, want map[string]string) {
 	t.Helper()
-	err := Run(t.Context(), []string{filepath.Join("testdata", file)}, Options{}, func(r Result) {
+	err := Run(t.Context(), []string{filepath.Join("testdata", file)}, Options{MaxTime: unhurried}, func(r Result) {
 		text, ok := want[r.Test]
 		if !ok || r.Err == nil || !strings.Contains(r.Failure, text) || !strings.Contains(r.Failure, file+":") {
 			t.Errorf("%s: want %q, got %v", r.Test, text, r.Err)

@@ -8,7 +8,6 @@ import (
 	"go.starlark.net/starlark"
 
 	"orch/engine/simulate"
-	"orch/playbooks"
 )
 
 var simulateMethod = &method{
@@ -65,7 +64,7 @@ func (t *tester) simulate(c *call) (starlark.Value, error) {
 			return kills(service, op)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(t.ctx, playbooks.DefaultMaxTime, fmt.Errorf("more than %v", playbooks.DefaultMaxTime))
+	ctx, cancel := context.WithTimeoutCause(t.ctx, t.o.MaxTime, fmt.Errorf("more than %v", t.o.MaxTime))
 	defer cancel()
 	played, err := playThrough(ctx, play, every)
 	if err == nil && kills != nil && !killed {

@@ -5,14 +5,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"orch/engine/simulate"
 	"orch/playbooks"
 )
 
+// unhurried is more than a test needs anywhere, with the race detector too.
+const unhurried = 10 * time.Minute
+
 func TestSimulate(t *testing.T) {
 	n := 0
-	err := Run(t.Context(), []string{filepath.Join("testdata", "simulate_test.star")}, Options{}, func(r Result) {
+	err := Run(t.Context(), []string{filepath.Join("testdata", "simulate_test.star")}, Options{MaxTime: unhurried}, func(r Result) {
 		n++
 		if !r.OK() {
 			t.Errorf("%s: %v", r.Test, r.Err)
@@ -60,7 +64,7 @@ func TestCover(t *testing.T) {
 	cover := &playbooks.Coverage{}
 	match := func(test string) bool { return test == "test_a_broken_strategy_needs_an_operator" }
 	run := func() []playbooks.CoveredFile {
-		if err := Run(t.Context(), []string{"testdata/simulate_test.star"}, Options{Cover: cover, Match: match}, func(r Result) {
+		if err := Run(t.Context(), []string{"testdata/simulate_test.star"}, Options{Cover: cover, Match: match, MaxTime: unhurried}, func(r Result) {
 			if !r.OK() {
 				t.Error(r.Err)
 			}
