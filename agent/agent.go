@@ -62,11 +62,13 @@ type Peers struct {
 
 // Agent runs a node's tasks.
 type Agent struct {
-	cfg    Config
-	worker *worker.Worker
-	ports  *ingress.Publisher
-	plane  *network.Plane
-	others *relay.Client // to the tasks of other nodes; nil: they aren't reached
+	cfg      Config
+	worker   *worker.Worker
+	ports    *ingress.Publisher
+	plane    *network.Plane
+	others   *relay.Client // to the tasks of other nodes; nil: they aren't reached
+	networks *plane        // nil: networks are this host's alone, and none says why
+	none     error
 
 	mu       sync.Mutex
 	relay    string              // host:port that others are told
@@ -76,7 +78,12 @@ type Agent struct {
 
 // New makes an agent; Run makes it work.
 func New(cfg Config) (*Agent, error) {
-	d, err := docker.New(docker.Config{Cluster: cfg.Cluster, Node: cfg.Name, Logger: cfg.Logger})
+	own := docker.Config{Cluster: cfg.Cluster, Node: cfg.Name, Logger: cfg.Logger}
+	networks, none := openPlane(cfg)
+	if none == nil {
+		own.Plane = networks
+	}
+	d, err := docker.New(own)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +91,11 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, ports: &ingress.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, ports: &ingress.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1), networks: networks, none: none}
 	a.plane = &network.Plane{Node: cfg.NodeID, Publisher: a.ports}
+	if networks != nil {
+		networks.into(a.plane)
+	}
 	a.ports.Ended = a.plane.Ended
 	if p := cfg.Peers; p != nil {
 		a.others = &relay.Client{TLS: p.Client, Address: a.plane.Relay}
@@ -112,6 +122,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { a.ports.Run(ctx) })
 	work.Go(func() { a.plane.Run(ctx) })
+	if a.networks != nil {
+		a.networks.run(ctx, &work)
+	}
 	if a.cfg.Peers != nil {
 		l, err := a.listen()
 		if err != nil {
@@ -193,6 +206,15 @@ func (a *Agent) Bare() bool { return a.worker.Bare() }
 // Evict stops all tasks, whoever wants them, and takes away what they leave.
 func (a *Agent) Evict() { a.worker.Assign(&api.Assignments{Full: true}) }
 
+// Dismantle takes away what networks across hosts needed here. To be called
+// after Run has ended.
+func (a *Agent) Dismantle() error {
+	if a.networks == nil {
+		return nil
+	}
+	return a.networks.remove()
+}
+
 func (a *Agent) facts(context.Context) *api.NodeFacts {
 	host, _ := os.Hostname()
 	a.mu.Lock()
@@ -200,6 +222,11 @@ func (a *Agent) facts(context.Context) *api.NodeFacts {
 	f := &api.NodeFacts{
 		Hostname: host, Os: runtime.GOOS, Arch: runtime.GOARCH, CpusMilli: int64(runtime.NumCPU()) * 1000, Version: a.cfg.Version,
 		Runtimes: a.runtimes, Address: a.cfg.Address, Relay: a.relay,
+	}
+	if a.networks != nil {
+		f.Plane = a.networks.facts(a.cfg.Address, a.plane.Subnets(), a.cfg.Logger)
+	} else {
+		f.Plane = &api.PlaneFacts{Error: a.none.Error()}
 	}
 	if a.cfg.Trust != nil {
 		a.cfg.Trust(f)

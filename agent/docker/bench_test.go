@@ -19,7 +19,7 @@ func BenchmarkTwelve(b *testing.B) {
 	rt := open(b, cluster, secrets)
 	describe := func(i int) *task.Task {
 		return &task.Task{ID: fmt.Sprintf("bench/web.%d#1", i), Cluster: cluster, Stack: "bench", Service: "web",
-			Networks: []*api.NetworkSpec{{Name: "default"}},
+			Networks: []*api.TaskNetwork{{Spec: &api.NetworkSpec{Name: "default"}}},
 			Spec:     &api.TaskSpec{Image: ref, Entrypoint: []string{"/prog"}, Command: []string{"wait"}}}
 	}
 	each := func(fn func(i int) error) time.Duration {

@@ -3,6 +3,7 @@ package docker
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/go-connections/nat"
 
 	"orch/agent/task"
@@ -24,7 +26,7 @@ type request struct {
 	config *container.Config
 	host   *container.HostConfig
 	net    *network.NetworkingConfig
-	more   []string // networks to connect before the start, beyond the first
+	more   []attached // networks to connect before the start, beyond the first
 }
 
 // containerName is readable, and unique by a hash over cluster and task.
@@ -36,7 +38,7 @@ func containerName(cluster, id string) string {
 
 // build turns a task into a request; networks, volumes and files are the
 // names and paths that they have on this node.
-func (r *Runtime) build(t *task.Task, networks []string, volumes map[string]string, files []string) (*request, error) {
+func (r *Runtime) build(t *task.Task, networks []attached, volumes map[string]string, files []string) (*request, error) {
 	s := t.Spec
 	q := &request{name: containerName(r.cfg.Cluster, t.ID)}
 	q.config = &container.Config{
@@ -77,7 +79,7 @@ func (r *Runtime) build(t *task.Task, networks []string, volumes map[string]stri
 		err = errors.Join(err, step(q, t))
 	}
 	err = errors.Join(err, addMounts(q, t, volumes, files))
-	addNetworks(q, t, networks)
+	r.addNetworks(q, t, networks)
 	return q, err
 }
 
@@ -208,24 +210,36 @@ func addMounts(q *request, t *task.Task, volumes map[string]string, files []stri
 	return nil
 }
 
-func addNetworks(q *request, t *task.Task, networks []string) {
+func (r *Runtime) addNetworks(q *request, t *task.Task, networks []attached) {
 	if len(networks) == 0 {
 		return
 	}
 	first := networks[0]
-	q.host.NetworkMode = container.NetworkMode(first)
-	if first == "host" || first == "none" {
+	q.host.NetworkMode = container.NetworkMode(first.name)
+	if first.name == "host" || first.name == "none" {
 		return
 	}
-	q.net = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{first: endpoint(t, first)}}
+	q.net = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{first.name: r.endpoint(t, first)}}
 	q.more = networks[1:]
 }
 
-func endpoint(t *task.Task, name string) *network.EndpointSettings {
-	if name == "bridge" { // Docker's default network knows no aliases
-		return &network.EndpointSettings{}
+// hardwareSince is the version of Docker's API since which a container may have
+// a hardware address in each network. Before, it went by the IP address; since
+// about then it is drawn.
+const hardwareSince = "1.44"
+
+func (r *Runtime) endpoint(t *task.Task, n attached) *network.EndpointSettings {
+	e := &network.EndpointSettings{}
+	if n.name != "bridge" && r.cfg.Plane == nil { // Docker's default network knows no aliases
+		e.Aliases = []string{t.Service}
 	}
-	return &network.EndpointSettings{Aliases: []string{t.Service}}
+	if ip := net.ParseIP(n.Address).To4(); ip != nil {
+		e.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: n.Address}
+		if versions.GreaterThanOrEqualTo(r.docker.ClientVersion(), hardwareSince) {
+			e.MacAddress = net.HardwareAddr{0x02, 0x42, ip[0], ip[1], ip[2], ip[3]}.String()
+		}
+	}
+	return e
 }
 
 // seconds rounds up: a grace of 100 ms isn't none.

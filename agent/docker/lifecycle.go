@@ -71,11 +71,12 @@ func (r *Runtime) tryCreate(ctx context.Context, t *task.Task) (string, error) {
 			return "", err
 		}
 	}
-	files, err := r.writeFiles(t)
+	full := r.named(t)
+	files, err := r.writeFiles(full)
 	if err != nil {
 		return "", err
 	}
-	q, err := r.build(t, networks, volumes, files)
+	q, err := r.build(full, networks, volumes, files)
 	if err != nil {
 		return "", err
 	}
@@ -86,8 +87,8 @@ func (r *Runtime) tryCreate(ctx context.Context, t *task.Task) (string, error) {
 	} else if err != nil {
 		return "", err
 	}
-	for _, name := range q.more {
-		err := r.docker.NetworkConnect(ctx, name, id, endpoint(t, name))
+	for _, n := range q.more {
+		err := r.docker.NetworkConnect(ctx, n.name, id, r.endpoint(t, n))
 		if err != nil && !strings.Contains(err.Error(), "already exists in network") && !strings.Contains(err.Error(), "already attached") {
 			return "", err
 		}
@@ -123,6 +124,9 @@ func observe(c container.InspectResponse) task.Observed {
 	case container.StateRunning, container.StatePaused, container.StateRestarting:
 		o.Phase, o.EndedAt = task.Running, time.Time{}
 		o.Address = address(c)
+		if c.State.Pid > 0 && c.HostConfig.NetworkMode != "host" {
+			o.Namespace = fmt.Sprintf("/proc/%d/ns/net", c.State.Pid)
+		}
 	default:
 		o.Phase, o.ExitCode = task.Exited, c.State.ExitCode
 	}

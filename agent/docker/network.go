@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -30,26 +32,30 @@ func (r *Runtime) taken(name string) string {
 	return name + "_" + id[len(id)-6:]
 }
 
-// ensureNetworks makes those networks of t that are missing and returns the
-// names that Docker knows them by, in the order of t.Networks.
-func (r *Runtime) ensureNetworks(ctx context.Context, t *task.Task) ([]string, error) {
-	names := make([]string, len(t.Networks))
-	for i, n := range t.Networks {
-		if n.External {
-			names[i] = n.Name
-			continue
-		}
-		name, err := r.ensureNetwork(ctx, t.Stack, n)
-		if err != nil {
-			return nil, fmt.Errorf("cannot make network %q: %w", n.Name, err)
-		}
-		names[i] = name
-	}
-	return names, nil
+// attached is a network of a task by the name that Docker has for it.
+type attached struct {
+	*api.TaskNetwork
+	name string
 }
 
-func (r *Runtime) ensureNetwork(ctx context.Context, stack string, n *api.NetworkSpec) (string, error) {
-	key := stack + "/" + n.Name
+// ensureNetworks makes those networks of t that are missing.
+func (r *Runtime) ensureNetworks(ctx context.Context, t *task.Task) ([]attached, error) {
+	all := make([]attached, len(t.Networks))
+	for i, n := range t.Networks {
+		all[i] = attached{n, n.Spec.Name}
+		if n.Spec.External {
+			continue
+		}
+		var err error
+		if all[i].name, err = r.ensureNetwork(ctx, t.Stack, n); err != nil {
+			return nil, fmt.Errorf("cannot make network %q: %w", n.Spec.Name, err)
+		}
+	}
+	return all, nil
+}
+
+func (r *Runtime) ensureNetwork(ctx context.Context, stack string, n *api.TaskNetwork) (string, error) {
+	key := stack + "/" + n.Spec.Name
 	unlock, err := r.busy.lock(ctx, "network "+key)
 	if err != nil {
 		return "", err
@@ -65,10 +71,20 @@ func (r *Runtime) ensureNetwork(ctx context.Context, stack string, n *api.Networ
 	if err != nil {
 		return "", r.plain(err)
 	}
-	if len(found) > 0 {
-		name = found[0].Name
-	} else if name, err = r.createNetwork(ctx, stack, n); err != nil {
-		return "", err
+	for _, old := range found {
+		if n.Subnet == "" || slices.ContainsFunc(old.IPAM.Config, func(c network.IPAMConfig) bool { return c.Subnet == n.Subnet }) {
+			name = old.Name
+		} else if err := r.docker.NetworkRemove(ctx, old.ID); err != nil && !absent(err) { // of a stack of that name before this one
+			return "", r.plain(err)
+		}
+	}
+	if name == "" {
+		if name, err = r.createNetwork(ctx, stack, n); err != nil {
+			return "", err
+		}
+	}
+	if r.cfg.Plane != nil && n.Vni > 0 {
+		r.cfg.Plane.Attach(n.Vni)
 	}
 	r.mu.Lock()
 	r.networks[key] = name
@@ -76,17 +92,21 @@ func (r *Runtime) ensureNetwork(ctx context.Context, stack string, n *api.Networ
 	return name, nil
 }
 
-func (r *Runtime) createNetwork(ctx context.Context, stack string, n *api.NetworkSpec) (string, error) {
+func (r *Runtime) createNetwork(ctx context.Context, stack string, n *api.TaskNetwork) (string, error) {
 	labels := map[string]string{}
-	for k, v := range n.Labels {
+	for k, v := range n.Spec.Labels {
 		labels[k] = v
 	}
-	labels[labelCluster], labels[labelStack], labels[labelNetwork] = r.cfg.Cluster, stack, stack+"/"+n.Name
-	opts := network.CreateOptions{Driver: "bridge", Internal: n.Internal, Labels: labels}
+	labels[labelCluster], labels[labelStack], labels[labelNetwork] = r.cfg.Cluster, stack, stack+"/"+n.Spec.Name
+	opts := network.CreateOptions{Driver: "bridge", Internal: n.Spec.Internal, Labels: labels, Options: map[string]string{}}
 	if n.Subnet != "" {
 		opts.IPAM = &network.IPAM{Config: []network.IPAMConfig{{Subnet: n.Subnet}}}
 	}
-	name := "orch_" + stack + "_" + n.Name
+	if r.cfg.Plane != nil && n.Vni > 0 {
+		opts.Options["com.docker.network.bridge.name"] = r.cfg.Plane.Bridge(n.Vni)
+		opts.Options["com.docker.network.driver.mtu"] = strconv.Itoa(int(n.Mtu))
+	}
+	name := "orch_" + stack + "_" + n.Spec.Name
 	_, err := r.docker.NetworkCreate(ctx, name, opts)
 	if cerrdefs.IsConflict(err) {
 		name = r.taken(name)

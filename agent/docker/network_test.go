@@ -23,7 +23,7 @@ func TestNetworksComeBack(t *testing.T) {
 		return &task.Task{
 			ID: fmt.Sprintf("net/app.%d#1", n), Cluster: cluster, Stack: "net", Service: "app", Slot: fmt.Sprintf("net/app.%d", n),
 			Spec:     &api.TaskSpec{Image: ref, Entrypoint: []string{"/prog"}, Command: []string{"wait"}, Networks: []string{"default"}, Pull: "never"},
-			Networks: []*api.NetworkSpec{{Name: "default"}},
+			Networks: []*api.TaskNetwork{{Spec: &api.NetworkSpec{Name: "default"}}},
 		}
 	}
 	begin := func(n int) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,17 @@ type Config struct {
 	Host       string       // such as "unix:///var/run/docker.sock"; empty: $DOCKER_HOST, else that
 	SecretsDir string       // on tmpfs; empty: /run/orch/CLUSTER, else under /dev/shm
 	Logger     *slog.Logger // nil: slog.Default()
+	// Plane, if set, makes networks reach other hosts and knows the names of
+	// services; else each is this host's alone, and Docker's resolver knows them.
+	Plane Plane
+}
+
+// Plane is the part of the data plane that Docker's networks need.
+type Plane interface {
+	// Bridge is the name to give a network's bridge.
+	Bridge(vni uint32) string
+	// Attach is called once the bridge is there, before a container uses it.
+	Attach(vni uint32)
 }
 
 // Runtime implements worker.Runtime over the Docker API.
@@ -65,6 +77,12 @@ func New(cfg Config) (*Runtime, error) {
 	}, nil
 }
 
+// Local says whether the daemon that a Runtime uses by default is this host's.
+func Local() bool {
+	host := os.Getenv("DOCKER_HOST")
+	return host == "" || strings.HasPrefix(host, "unix://")
+}
+
 // Close gives up the connections to the daemon. Containers go on.
 func (r *Runtime) Close() error { return r.docker.Close() }
 
@@ -93,7 +111,7 @@ func (r *Runtime) Prepare(ctx context.Context, t *task.Task, progress func(strin
 		_, err = r.ensureVolumes(ctx, t)
 	}
 	if err == nil {
-		_, err = r.writeFiles(t)
+		_, err = r.writeFiles(r.named(t))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot prepare task %q: %w", t.ID, err)

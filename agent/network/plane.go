@@ -14,11 +14,27 @@ type Publisher interface {
 	InFlight(tasks map[string]bool) map[string]uint32
 }
 
+// Overlayer leads to the tasks of other nodes.
+type Overlayer interface{ Overlay(*api.Overlay) }
+
+// Virtualizer leads from virtual addresses to tasks, in the namespaces given;
+// it says which of them, by their tasks, are as they should be.
+type Virtualizer interface {
+	Virtual([]*api.Namespace) (settled map[string]bool)
+}
+
+// Namer answers tasks that ask for names.
+type Namer interface{ Names(*api.Names) }
+
 // Plane puts the endpoint table into effect on a node. All methods are safe
 // for concurrent use.
 type Plane struct {
 	Node      string // id
 	Publisher Publisher
+	// What makes networks reach across hosts; nil where the host can't.
+	Overlay Overlayer
+	Virtual Virtualizer
+	Names   Namer
 
 	once    sync.Once
 	changed chan struct{} // Followed may say something else
@@ -50,8 +66,29 @@ func (p *Plane) Run(ctx context.Context) error {
 func (p *Plane) apply() {
 	p.mu.Lock()
 	epoch, routes := p.table.epoch, p.table.routes(p.Node, p.local)
+	var overlay *api.Overlay
+	var namespaces []*api.Namespace
+	if p.Overlay != nil {
+		overlay = p.table.overlay(p.Node)
+	}
+	if p.Virtual != nil {
+		namespaces = p.table.namespaces(p.Node, p.local)
+	}
 	p.mu.Unlock()
 	p.Publisher.Publish(routes)
+	if p.Overlay != nil {
+		p.Overlay.Overlay(overlay)
+	}
+	var settled map[string]bool
+	if p.Virtual != nil {
+		settled = p.Virtual.Virtual(namespaces)
+	}
+	if p.Names != nil {
+		p.mu.Lock()
+		names := p.table.names(p.Node, p.local, settled)
+		p.mu.Unlock()
+		p.Names.Names(names)
+	}
 	p.mu.Lock()
 	p.applied = epoch
 	p.mu.Unlock()
@@ -89,6 +126,17 @@ func (p *Plane) Relay(node string) (address string, ok bool) {
 	defer p.mu.Unlock()
 	address = p.table.nodes[node].GetRelay()
 	return address, address != ""
+}
+
+// Subnets are those of the cluster's networks.
+func (p *Plane) Subnets() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, n := range p.table.networks {
+		all = append(all, n.Subnet)
+	}
+	return all
 }
 
 // Knows says whether a node is one of the cluster's.

@@ -15,8 +15,9 @@ import (
 
 // Local is what a node knows of one of its own tasks before the engine does.
 type Local struct {
-	Address string
-	Ready   bool // new connections may go there
+	Address   string
+	Ready     bool   // new connections may go there
+	Namespace string // path of its network namespace, if it has one of its own
 }
 
 // table is the endpoint table. It is not safe for concurrent use.
@@ -25,16 +26,24 @@ type table struct {
 	services  map[string]*api.EndpointService
 	endpoints map[string]*api.Endpoint
 	nodes     map[string]*api.EndpointNode
+	networks  map[string]*api.EndpointNetwork
 }
 
 // follow takes the table, or what changed of it.
 func (t *table) follow(m *api.Endpoints) {
 	if m.Full || t.services == nil {
 		t.services, t.endpoints = map[string]*api.EndpointService{}, map[string]*api.Endpoint{}
+		t.networks = map[string]*api.EndpointNetwork{}
 	}
 	t.epoch = m.Epoch
 	for _, s := range m.Services {
 		t.services[s.Id] = s
+	}
+	for _, n := range m.Networks {
+		t.networks[n.Id] = n
+	}
+	for _, id := range m.RemovedNetworks {
+		delete(t.networks, id)
 	}
 	for _, id := range m.RemovedServices {
 		delete(t.services, id)
@@ -100,7 +109,7 @@ func (t *table) routes(node string, local map[string]Local) []*api.Route {
 func (t *table) target(e *api.Endpoint, p *api.PortSpec, node string, local map[string]Local) *api.Target {
 	target := &api.Target{TaskId: e.TaskId, Fresh: t.services[e.ServiceId].GetSteered() && e.Version == t.services[e.ServiceId].GetNewVersion(), Port: p.Target, Udp: p.Protocol == "udp", Suspect: t.nodes[e.NodeId].GetSuspect()}
 	switch {
-	case e.Draining:
+	case e.Draining, e.Starting:
 		return nil
 	case e.NodeId == node:
 		target.Address = t.address(e, p.Target, local)

@@ -115,7 +115,7 @@ func (s *suite) task(steps ...string) *task.Task {
 	t := &task.Task{
 		ID: fmt.Sprintf("suite/%s.1#%d", name, n), Cluster: s.f.Cluster, Stack: "suite", Service: name,
 		Slot: "suite/" + name + ".1", Version: "v1",
-		Networks: []*api.NetworkSpec{{Name: "default"}},
+		Networks: []*api.TaskNetwork{{Spec: &api.NetworkSpec{Name: "default"}}},
 		Spec: &api.TaskSpec{
 			Runtime: s.rt.Name(), Image: s.f.Image, Pull: "never", Entrypoint: []string{s.f.Prog}, Command: steps,
 			StopSignal: "SIGTERM", StopGrace: durationpb.New(10 * time.Second),

@@ -20,7 +20,7 @@ type Task struct {
 	Version  string
 	Spec     *api.TaskSpec
 	Files    []*api.TaskFile
-	Networks []*api.NetworkSpec // those the task is attached to; never empty
+	Networks []*api.TaskNetwork // those the task is attached to; never empty
 	Volumes  []*api.VolumeSpec  // those its mounts name
 	Labels   map[string]string  // of the service
 }
@@ -42,6 +42,7 @@ type Observed struct {
 	Phase     Phase
 	RuntimeID string // container id, or pid
 	Address   string // where the node reaches the task: "172.18.0.3" or "127.0.0.1"
+	Namespace string // path of its network namespace; empty: it has none of its own
 	StartedAt time.Time
 	EndedAt   time.Time
 	ExitCode  int    // -1: unknown

@@ -54,6 +54,9 @@ func (a *actor) start(ctx context.Context) {
 // running reports that the task runs; without a readiness check it is ready
 // as well.
 func (a *actor) running(seen task.Observed, adopted bool) {
+	a.mu.Lock()
+	a.namespace = seen.Namespace
+	a.mu.Unlock()
 	a.update(func(s *api.TaskStatus) {
 		s.RuntimeId, s.Address, s.Adopted = seen.RuntimeID, seen.Address, adopted
 		s.StartedAt = timestamppb.New(seen.StartedAt)

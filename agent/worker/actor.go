@@ -31,6 +31,7 @@ type actor struct {
 	k         task.Knowledge
 	status    *api.TaskStatus
 	told      bool // a status of our own exists
+	namespace string
 	current   context.CancelFunc
 }
 

@@ -40,5 +40,5 @@ func (a *actor) here() (h Here, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ready := a.status.Ready && a.status.State == api.TaskState_TASK_STATE_RUNNING
-	return Here{Address: a.status.Address, Ready: ready}, a.told
+	return Here{Address: a.status.Address, Ready: ready, Namespace: a.namespace}, a.told
 }

@@ -12,8 +12,9 @@ import (
 
 // Here is how a task is, as its own node sees it.
 type Here struct {
-	Address string
-	Ready   bool
+	Address   string
+	Ready     bool
+	Namespace string // path of its network namespace; empty: it has none of its own
 }
 
 // Checks asks a task whether it is healthy until ctx ends, and says each

@@ -438,6 +438,9 @@ func TestClusterOnHosts(t *testing.T) {
 			w.orch(w.Hosts[0], "node", "activate", was)
 			w.remove("single")
 		}},
+		{"a network reaches across hosts, and nobody else into it", func(w *world) {
+			w.overlay()
+		}},
 		{"a published port answers on every node, and loses nothing in updates, scaling and drains", func(w *world) {
 			w.published()
 		}},

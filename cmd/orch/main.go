@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orch/agent/mesh"
 	"orch/agent/process"
 	"orch/playbooks"
 )
@@ -23,10 +24,13 @@ import (
 var version = "dev"
 
 func main() {
-	// The two below are orch's own children; they must not pay for the rest.
+	// The three below are orch's own children; they must not pay for the rest.
 	if playbooks.IsChild(os.Args) {
 		playbooks.ChildMain()
 		return
+	}
+	if mesh.IsMesh(os.Args) {
+		mesh.Main()
 	}
 	if process.IsShim(os.Args) {
 		process.ShimMain()

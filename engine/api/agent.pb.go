@@ -585,7 +585,7 @@ type Assignment struct {
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	Spec          *TaskSpec              `protobuf:"bytes,6,opt,name=spec,proto3" json:"spec,omitempty"`
 	Files         []*TaskFile            `protobuf:"bytes,7,rep,name=files,proto3" json:"files,omitempty"`
-	Networks      []*NetworkSpec         `protobuf:"bytes,8,rep,name=networks,proto3" json:"networks,omitempty"`
+	Networks      []*TaskNetwork         `protobuf:"bytes,19,rep,name=networks,proto3" json:"networks,omitempty"`
 	Volumes       []*VolumeSpec          `protobuf:"bytes,9,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Mode          string                 `protobuf:"bytes,11,opt,name=mode,proto3" json:"mode,omitempty"` // replicated | global | job
@@ -679,7 +679,7 @@ func (x *Assignment) GetFiles() []*TaskFile {
 	return nil
 }
 
-func (x *Assignment) GetNetworks() []*NetworkSpec {
+func (x *Assignment) GetNetworks() []*TaskNetwork {
 	if x != nil {
 		return x.Networks
 	}
@@ -756,6 +756,91 @@ func (x *Assignment) GetStatus() *TaskStatus {
 	return nil
 }
 
+// TaskNetwork is a network as one task joins it.
+type TaskNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *NetworkSpec           `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // stack/name; the rest is empty for an external one
+	Vni           uint32                 `protobuf:"varint,3,opt,name=vni,proto3" json:"vni,omitempty"`
+	Subnet        string                 `protobuf:"bytes,4,opt,name=subnet,proto3" json:"subnet,omitempty"`   // CIDR; its first address is the host's own
+	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // the task's
+	Mtu           int32                  `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskNetwork) Reset() {
+	*x = TaskNetwork{}
+	mi := &file_engine_api_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskNetwork) ProtoMessage() {}
+
+func (x *TaskNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskNetwork.ProtoReflect.Descriptor instead.
+func (*TaskNetwork) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TaskNetwork) GetSpec() *NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *TaskNetwork) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TaskNetwork) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *TaskNetwork) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *TaskNetwork) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *TaskNetwork) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
 // Endpoints is the endpoint table, or what changed of it: which tasks new
 // connections to a service go to, on any node.
 type Endpoints struct {
@@ -768,13 +853,15 @@ type Endpoints struct {
 	RemovedEndpoints []string               `protobuf:"bytes,6,rep,name=removed_endpoints,json=removedEndpoints,proto3" json:"removed_endpoints,omitempty"` // task ids
 	NodesChanged     bool                   `protobuf:"varint,7,opt,name=nodes_changed,json=nodesChanged,proto3" json:"nodes_changed,omitempty"`            // `nodes` replaces what was known of them
 	Nodes            []*EndpointNode        `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Networks         []*EndpointNetwork     `protobuf:"bytes,9,rep,name=networks,proto3" json:"networks,omitempty"`
+	RemovedNetworks  []string               `protobuf:"bytes,10,rep,name=removed_networks,json=removedNetworks,proto3" json:"removed_networks,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_engine_api_agent_proto_msgTypes[7]
+	mi := &file_engine_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +873,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[7]
+	mi := &file_engine_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +886,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Endpoints) GetFull() bool {
@@ -858,19 +945,123 @@ func (x *Endpoints) GetNodes() []*EndpointNode {
 	return nil
 }
 
+func (x *Endpoints) GetNetworks() []*EndpointNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *Endpoints) GetRemovedNetworks() []string {
+	if x != nil {
+		return x.RemovedNetworks
+	}
+	return nil
+}
+
+// EndpointNetwork is a network across hosts.
+type EndpointNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // stack/name
+	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
+	Subnet        string                 `protobuf:"bytes,3,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	Encrypted     bool                   `protobuf:"varint,4,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
+	Internal      bool                   `protobuf:"varint,5,opt,name=internal,proto3" json:"internal,omitempty"`
+	Mtu           int32                  `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointNetwork) Reset() {
+	*x = EndpointNetwork{}
+	mi := &file_engine_api_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointNetwork) ProtoMessage() {}
+
+func (x *EndpointNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointNetwork.ProtoReflect.Descriptor instead.
+func (*EndpointNetwork) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *EndpointNetwork) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EndpointNetwork) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *EndpointNetwork) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *EndpointNetwork) GetEncrypted() bool {
+	if x != nil {
+		return x.Encrypted
+	}
+	return false
+}
+
+func (x *EndpointNetwork) GetInternal() bool {
+	if x != nil {
+		return x.Internal
+	}
+	return false
+}
+
+func (x *EndpointNetwork) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
 // EndpointNode is where a node's tasks are reached from others.
 type EndpointNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Relay         string                 `protobuf:"bytes,2,opt,name=relay,proto3" json:"relay,omitempty"`      // host:port; empty: nowhere
-	Suspect       bool                   `protobuf:"varint,3,opt,name=suspect,proto3" json:"suspect,omitempty"` // it is silent
+	Relay         string                 `protobuf:"bytes,2,opt,name=relay,proto3" json:"relay,omitempty"`                                   // host:port; empty: nowhere
+	Suspect       bool                   `protobuf:"varint,3,opt,name=suspect,proto3" json:"suspect,omitempty"`                              // it is silent
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`                               // of its host
+	MeshKey       string                 `protobuf:"bytes,5,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"`                // WireGuard's public key, base64; empty: it isn't part of the mesh
+	MeshEndpoint  string                 `protobuf:"bytes,6,opt,name=mesh_endpoint,json=meshEndpoint,proto3" json:"mesh_endpoint,omitempty"` // host:port, UDP
+	MeshAddress   string                 `protobuf:"bytes,7,opt,name=mesh_address,json=meshAddress,proto3" json:"mesh_address,omitempty"`
+	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointNode) Reset() {
 	*x = EndpointNode{}
-	mi := &file_engine_api_agent_proto_msgTypes[8]
+	mi := &file_engine_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1073,7 @@ func (x *EndpointNode) String() string {
 func (*EndpointNode) ProtoMessage() {}
 
 func (x *EndpointNode) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[8]
+	mi := &file_engine_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1086,7 @@ func (x *EndpointNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNode.ProtoReflect.Descriptor instead.
 func (*EndpointNode) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EndpointNode) GetId() string {
@@ -919,6 +1110,41 @@ func (x *EndpointNode) GetSuspect() bool {
 	return false
 }
 
+func (x *EndpointNode) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetMeshKey() string {
+	if x != nil {
+		return x.MeshKey
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetMeshEndpoint() string {
+	if x != nil {
+		return x.MeshEndpoint
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetMeshAddress() string {
+	if x != nil {
+		return x.MeshAddress
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // EndpointService is what all endpoints of a service have in common.
 type EndpointService struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -927,13 +1153,14 @@ type EndpointService struct {
 	Steered       bool                   `protobuf:"varint,3,opt,name=steered,proto3" json:"steered,omitempty"`                        // connections go by version, not only by task
 	NewVersion    string                 `protobuf:"bytes,4,opt,name=new_version,json=newVersion,proto3" json:"new_version,omitempty"` // which gets new_percent of them
 	NewPercent    uint32                 `protobuf:"varint,5,opt,name=new_percent,json=newPercent,proto3" json:"new_percent,omitempty"`
+	Addresses     map[string]string      `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // virtual ones, by the network's id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointService) Reset() {
 	*x = EndpointService{}
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1172,7 @@ func (x *EndpointService) String() string {
 func (*EndpointService) ProtoMessage() {}
 
 func (x *EndpointService) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[9]
+	mi := &file_engine_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1185,7 @@ func (x *EndpointService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointService.ProtoReflect.Descriptor instead.
 func (*EndpointService) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EndpointService) GetId() string {
@@ -996,7 +1223,14 @@ func (x *EndpointService) GetNewPercent() uint32 {
 	return 0
 }
 
-// Endpoint is a task that takes part in its service's traffic.
+func (x *EndpointService) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// Endpoint is a task that takes part in its service's traffic, or is on its networks.
 type Endpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
@@ -1005,14 +1239,17 @@ type Endpoint struct {
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`    // where the task is reached from its node
 	Draining      bool                   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"` // takes nothing new
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	HostPorts     []*HostPort            `protobuf:"bytes,7,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"` // that the task occupies itself on its node
+	HostPorts     []*HostPort            `protobuf:"bytes,7,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`                                                          // that the task occupies itself on its node
+	Slot          string                 `protobuf:"bytes,8,opt,name=slot,proto3" json:"slot,omitempty"`                                                                                     // its key: "1"
+	Addresses     map[string]string      `protobuf:"bytes,9,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by the network's id
+	Starting      bool                   `protobuf:"varint,10,opt,name=starting,proto3" json:"starting,omitempty"`                                                                           // it is on its networks, but takes no part in traffic (yet, or any more)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1261,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[10]
+	mi := &file_engine_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1274,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Endpoint) GetTaskId() string {
@@ -1089,6 +1326,27 @@ func (x *Endpoint) GetHostPorts() []*HostPort {
 	return nil
 }
 
+func (x *Endpoint) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+func (x *Endpoint) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Endpoint) GetStarting() bool {
+	if x != nil {
+		return x.Starting
+	}
+	return false
+}
+
 // Followed says how far a node's data plane has come. It is sent whenever
 // that changes.
 type Followed struct {
@@ -1101,7 +1359,7 @@ type Followed struct {
 
 func (x *Followed) Reset() {
 	*x = Followed{}
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1371,7 @@ func (x *Followed) String() string {
 func (*Followed) ProtoMessage() {}
 
 func (x *Followed) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[11]
+	mi := &file_engine_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1384,7 @@ func (x *Followed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Followed.ProtoReflect.Descriptor instead.
 func (*Followed) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Followed) GetEpoch() uint64 {
@@ -1157,7 +1415,7 @@ type TaskFile struct {
 
 func (x *TaskFile) Reset() {
 	*x = TaskFile{}
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1427,7 @@ func (x *TaskFile) String() string {
 func (*TaskFile) ProtoMessage() {}
 
 func (x *TaskFile) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[12]
+	mi := &file_engine_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1440,7 @@ func (x *TaskFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFile.ProtoReflect.Descriptor instead.
 func (*TaskFile) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TaskFile) GetName() string {
@@ -1235,7 +1493,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[13]
+	mi := &file_engine_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1505,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[13]
+	mi := &file_engine_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1518,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -1305,7 +1563,7 @@ type ExecResult struct {
 
 func (x *ExecResult) Reset() {
 	*x = ExecResult{}
-	mi := &file_engine_api_agent_proto_msgTypes[14]
+	mi := &file_engine_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1575,7 @@ func (x *ExecResult) String() string {
 func (*ExecResult) ProtoMessage() {}
 
 func (x *ExecResult) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[14]
+	mi := &file_engine_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1588,7 @@ func (x *ExecResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResult.ProtoReflect.Descriptor instead.
 func (*ExecResult) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecResult) GetId() string {
@@ -1374,7 +1632,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[15]
+	mi := &file_engine_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1644,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[15]
+	mi := &file_engine_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1657,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogRequest) GetSubscription() string {
@@ -1446,7 +1704,7 @@ type LogCancel struct {
 
 func (x *LogCancel) Reset() {
 	*x = LogCancel{}
-	mi := &file_engine_api_agent_proto_msgTypes[16]
+	mi := &file_engine_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1716,7 @@ func (x *LogCancel) String() string {
 func (*LogCancel) ProtoMessage() {}
 
 func (x *LogCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[16]
+	mi := &file_engine_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1729,7 @@ func (x *LogCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCancel.ProtoReflect.Descriptor instead.
 func (*LogCancel) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogCancel) GetSubscription() string {
@@ -1493,7 +1751,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_engine_api_agent_proto_msgTypes[17]
+	mi := &file_engine_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1763,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[17]
+	mi := &file_engine_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1776,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogBatch) GetSubscription() string {
@@ -1561,7 +1819,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_engine_api_agent_proto_msgTypes[18]
+	mi := &file_engine_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1831,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[18]
+	mi := &file_engine_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1844,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LogLine) GetTaskId() string {
@@ -1625,7 +1883,7 @@ type PublishLogsResponse struct {
 
 func (x *PublishLogsResponse) Reset() {
 	*x = PublishLogsResponse{}
-	mi := &file_engine_api_agent_proto_msgTypes[19]
+	mi := &file_engine_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1895,7 @@ func (x *PublishLogsResponse) String() string {
 func (*PublishLogsResponse) ProtoMessage() {}
 
 func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[19]
+	mi := &file_engine_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1908,7 @@ func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishLogsResponse.ProtoReflect.Descriptor instead.
 func (*PublishLogsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 var File_engine_api_agent_proto protoreflect.FileDescriptor
@@ -1693,7 +1951,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xe6\x05\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xec\x05\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12.\n" +
@@ -1703,7 +1961,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12%\n" +
 	"\x04spec\x18\x06 \x01(\v2\x11.orch.v1.TaskSpecR\x04spec\x12'\n" +
 	"\x05files\x18\a \x03(\v2\x11.orch.v1.TaskFileR\x05files\x120\n" +
-	"\bnetworks\x18\b \x03(\v2\x14.orch.v1.NetworkSpecR\bnetworks\x12-\n" +
+	"\bnetworks\x18\x13 \x03(\v2\x14.orch.v1.TaskNetworkR\bnetworks\x12-\n" +
 	"\avolumes\x18\t \x03(\v2\x13.orch.v1.VolumeSpecR\avolumes\x127\n" +
 	"\x06labels\x18\n" +
 	" \x03(\v2\x1f.orch.v1.Assignment.LabelsEntryR\x06labels\x12\x12\n" +
@@ -1719,7 +1977,14 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x06status\x18\x0f \x01(\v2\x13.orch.v1.TaskStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\b\x10\t\"\x9d\x01\n" +
+	"\vTaskNetwork\x12(\n" +
+	"\x04spec\x18\x01 \x01(\v2\x14.orch.v1.NetworkSpecR\x04spec\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
+	"\x03vni\x18\x03 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06subnet\x18\x04 \x01(\tR\x06subnet\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xa7\x03\n" +
 	"\tEndpoints\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x124\n" +
@@ -1728,11 +1993,26 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\tendpoints\x18\x05 \x03(\v2\x11.orch.v1.EndpointR\tendpoints\x12+\n" +
 	"\x11removed_endpoints\x18\x06 \x03(\tR\x10removedEndpoints\x12#\n" +
 	"\rnodes_changed\x18\a \x01(\bR\fnodesChanged\x12+\n" +
-	"\x05nodes\x18\b \x03(\v2\x15.orch.v1.EndpointNodeR\x05nodes\"N\n" +
+	"\x05nodes\x18\b \x03(\v2\x15.orch.v1.EndpointNodeR\x05nodes\x124\n" +
+	"\bnetworks\x18\t \x03(\v2\x18.orch.v1.EndpointNetworkR\bnetworks\x12)\n" +
+	"\x10removed_networks\x18\n" +
+	" \x03(\tR\x0fremovedNetworks\"\x97\x01\n" +
+	"\x0fEndpointNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06subnet\x18\x03 \x01(\tR\x06subnet\x12\x1c\n" +
+	"\tencrypted\x18\x04 \x01(\bR\tencrypted\x12\x1a\n" +
+	"\binternal\x18\x05 \x01(\bR\binternal\x12\x10\n" +
+	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xdf\x01\n" +
 	"\fEndpointNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05relay\x18\x02 \x01(\tR\x05relay\x12\x18\n" +
-	"\asuspect\x18\x03 \x01(\bR\asuspect\"\xa6\x01\n" +
+	"\asuspect\x18\x03 \x01(\bR\asuspect\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x19\n" +
+	"\bmesh_key\x18\x05 \x01(\tR\ameshKey\x12#\n" +
+	"\rmesh_endpoint\x18\x06 \x01(\tR\fmeshEndpoint\x12!\n" +
+	"\fmesh_address\x18\a \x01(\tR\vmeshAddress\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\"\xab\x02\n" +
 	"\x0fEndpointService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x05ports\x18\x02 \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x18\n" +
@@ -1740,7 +2020,11 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\vnew_version\x18\x04 \x01(\tR\n" +
 	"newVersion\x12\x1f\n" +
 	"\vnew_percent\x18\x05 \x01(\rR\n" +
-	"newPercent\"\xdd\x01\n" +
+	"newPercent\x12E\n" +
+	"\taddresses\x18\x06 \x03(\v2'.orch.v1.EndpointService.AddressesEntryR\taddresses\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x03\n" +
 	"\bEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -1750,7 +2034,14 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x120\n" +
 	"\n" +
-	"host_ports\x18\a \x03(\v2\x11.orch.v1.HostPortR\thostPorts\"\x9b\x01\n" +
+	"host_ports\x18\a \x03(\v2\x11.orch.v1.HostPortR\thostPorts\x12\x12\n" +
+	"\x04slot\x18\b \x01(\tR\x04slot\x12>\n" +
+	"\taddresses\x18\t \x03(\v2 .orch.v1.Endpoint.AddressesEntryR\taddresses\x12\x1a\n" +
+	"\bstarting\x18\n" +
+	" \x01(\bR\bstarting\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9b\x01\n" +
 	"\bFollowed\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12<\n" +
 	"\tin_flight\x18\x02 \x03(\v2\x1f.orch.v1.Followed.InFlightEntryR\binFlight\x1a;\n" +
@@ -1810,7 +2101,7 @@ func file_engine_api_agent_proto_rawDescGZIP() []byte {
 	return file_engine_api_agent_proto_rawDescData
 }
 
-var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_engine_api_agent_proto_goTypes = []any{
 	(*AgentMessage)(nil),          // 0: orch.v1.AgentMessage
 	(*Hello)(nil),                 // 1: orch.v1.Hello
@@ -1819,82 +2110,90 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*Welcome)(nil),               // 4: orch.v1.Welcome
 	(*Assignments)(nil),           // 5: orch.v1.Assignments
 	(*Assignment)(nil),            // 6: orch.v1.Assignment
-	(*Endpoints)(nil),             // 7: orch.v1.Endpoints
-	(*EndpointNode)(nil),          // 8: orch.v1.EndpointNode
-	(*EndpointService)(nil),       // 9: orch.v1.EndpointService
-	(*Endpoint)(nil),              // 10: orch.v1.Endpoint
-	(*Followed)(nil),              // 11: orch.v1.Followed
-	(*TaskFile)(nil),              // 12: orch.v1.TaskFile
-	(*ExecRequest)(nil),           // 13: orch.v1.ExecRequest
-	(*ExecResult)(nil),            // 14: orch.v1.ExecResult
-	(*LogRequest)(nil),            // 15: orch.v1.LogRequest
-	(*LogCancel)(nil),             // 16: orch.v1.LogCancel
-	(*LogBatch)(nil),              // 17: orch.v1.LogBatch
-	(*LogLine)(nil),               // 18: orch.v1.LogLine
-	(*PublishLogsResponse)(nil),   // 19: orch.v1.PublishLogsResponse
-	nil,                           // 20: orch.v1.Assignment.LabelsEntry
-	nil,                           // 21: orch.v1.Followed.InFlightEntry
-	(*ReportStatus)(nil),          // 22: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 23: orch.v1.NodeFacts
-	(*TaskStatus)(nil),            // 24: orch.v1.TaskStatus
-	(*Membership)(nil),            // 25: orch.v1.Membership
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(TaskDesired)(0),              // 27: orch.v1.TaskDesired
-	(*TaskSpec)(nil),              // 28: orch.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 29: orch.v1.NetworkSpec
-	(*VolumeSpec)(nil),            // 30: orch.v1.VolumeSpec
-	(*PortSpec)(nil),              // 31: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*HostPort)(nil),              // 33: orch.v1.HostPort
+	(*TaskNetwork)(nil),           // 7: orch.v1.TaskNetwork
+	(*Endpoints)(nil),             // 8: orch.v1.Endpoints
+	(*EndpointNetwork)(nil),       // 9: orch.v1.EndpointNetwork
+	(*EndpointNode)(nil),          // 10: orch.v1.EndpointNode
+	(*EndpointService)(nil),       // 11: orch.v1.EndpointService
+	(*Endpoint)(nil),              // 12: orch.v1.Endpoint
+	(*Followed)(nil),              // 13: orch.v1.Followed
+	(*TaskFile)(nil),              // 14: orch.v1.TaskFile
+	(*ExecRequest)(nil),           // 15: orch.v1.ExecRequest
+	(*ExecResult)(nil),            // 16: orch.v1.ExecResult
+	(*LogRequest)(nil),            // 17: orch.v1.LogRequest
+	(*LogCancel)(nil),             // 18: orch.v1.LogCancel
+	(*LogBatch)(nil),              // 19: orch.v1.LogBatch
+	(*LogLine)(nil),               // 20: orch.v1.LogLine
+	(*PublishLogsResponse)(nil),   // 21: orch.v1.PublishLogsResponse
+	nil,                           // 22: orch.v1.Assignment.LabelsEntry
+	nil,                           // 23: orch.v1.EndpointService.AddressesEntry
+	nil,                           // 24: orch.v1.Endpoint.AddressesEntry
+	nil,                           // 25: orch.v1.Followed.InFlightEntry
+	(*ReportStatus)(nil),          // 26: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 27: orch.v1.NodeFacts
+	(*TaskStatus)(nil),            // 28: orch.v1.TaskStatus
+	(*Membership)(nil),            // 29: orch.v1.Membership
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(TaskDesired)(0),              // 31: orch.v1.TaskDesired
+	(*TaskSpec)(nil),              // 32: orch.v1.TaskSpec
+	(*VolumeSpec)(nil),            // 33: orch.v1.VolumeSpec
+	(*PortSpec)(nil),              // 34: orch.v1.PortSpec
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*NetworkSpec)(nil),           // 36: orch.v1.NetworkSpec
+	(*HostPort)(nil),              // 37: orch.v1.HostPort
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
 	2,  // 1: orch.v1.AgentMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	22, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
-	23, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
-	14, // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
-	11, // 5: orch.v1.AgentMessage.followed:type_name -> orch.v1.Followed
-	23, // 6: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
-	24, // 7: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
+	26, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
+	27, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
+	16, // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
+	13, // 5: orch.v1.AgentMessage.followed:type_name -> orch.v1.Followed
+	27, // 6: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
+	28, // 7: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
 	4,  // 8: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
 	5,  // 9: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
-	15, // 10: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
-	16, // 11: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
+	17, // 10: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
+	18, // 11: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
 	2,  // 12: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	25, // 13: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
-	13, // 14: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
-	7,  // 15: orch.v1.EngineMessage.endpoints:type_name -> orch.v1.Endpoints
-	26, // 16: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	29, // 13: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
+	15, // 14: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
+	8,  // 15: orch.v1.EngineMessage.endpoints:type_name -> orch.v1.Endpoints
+	30, // 16: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
 	6,  // 17: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
-	27, // 18: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
-	28, // 19: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
-	12, // 20: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
-	29, // 21: orch.v1.Assignment.networks:type_name -> orch.v1.NetworkSpec
-	30, // 22: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
-	20, // 23: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	31, // 24: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
-	32, // 25: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	32, // 26: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
-	24, // 27: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
-	9,  // 28: orch.v1.Endpoints.services:type_name -> orch.v1.EndpointService
-	10, // 29: orch.v1.Endpoints.endpoints:type_name -> orch.v1.Endpoint
-	8,  // 30: orch.v1.Endpoints.nodes:type_name -> orch.v1.EndpointNode
-	31, // 31: orch.v1.EndpointService.ports:type_name -> orch.v1.PortSpec
-	33, // 32: orch.v1.Endpoint.host_ports:type_name -> orch.v1.HostPort
-	21, // 33: orch.v1.Followed.in_flight:type_name -> orch.v1.Followed.InFlightEntry
-	26, // 34: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 35: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	18, // 36: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	32, // 37: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 38: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	17, // 39: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 40: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	19, // 41: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	40, // [40:42] is the sub-list for method output_type
-	38, // [38:40] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	31, // 18: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
+	32, // 19: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
+	14, // 20: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
+	7,  // 21: orch.v1.Assignment.networks:type_name -> orch.v1.TaskNetwork
+	33, // 22: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
+	22, // 23: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	34, // 24: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
+	35, // 25: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
+	35, // 26: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
+	28, // 27: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
+	36, // 28: orch.v1.TaskNetwork.spec:type_name -> orch.v1.NetworkSpec
+	11, // 29: orch.v1.Endpoints.services:type_name -> orch.v1.EndpointService
+	12, // 30: orch.v1.Endpoints.endpoints:type_name -> orch.v1.Endpoint
+	10, // 31: orch.v1.Endpoints.nodes:type_name -> orch.v1.EndpointNode
+	9,  // 32: orch.v1.Endpoints.networks:type_name -> orch.v1.EndpointNetwork
+	34, // 33: orch.v1.EndpointService.ports:type_name -> orch.v1.PortSpec
+	23, // 34: orch.v1.EndpointService.addresses:type_name -> orch.v1.EndpointService.AddressesEntry
+	37, // 35: orch.v1.Endpoint.host_ports:type_name -> orch.v1.HostPort
+	24, // 36: orch.v1.Endpoint.addresses:type_name -> orch.v1.Endpoint.AddressesEntry
+	25, // 37: orch.v1.Followed.in_flight:type_name -> orch.v1.Followed.InFlightEntry
+	30, // 38: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	35, // 39: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	20, // 40: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	35, // 41: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 42: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	19, // 43: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 44: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	21, // 45: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	44, // [44:46] is the sub-list for method output_type
+	42, // [42:44] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }
@@ -1929,7 +2228,7 @@ func file_engine_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_agent_proto_rawDesc), len(file_engine_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1541,6 +1541,7 @@ type Record struct {
 	//	*Record_Bundle
 	//	*Record_Token
 	//	*Record_Operator
+	//	*Record_Network
 	Row           isRecord_Row `protobuf_oneof:"row"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1700,6 +1701,15 @@ func (x *Record) GetOperator() *Operator {
 	return nil
 }
 
+func (x *Record) GetNetwork() *Network {
+	if x != nil {
+		if x, ok := x.Row.(*Record_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
 type isRecord_Row interface {
 	isRecord_Row()
 }
@@ -1756,6 +1766,10 @@ type Record_Operator struct {
 	Operator *Operator `protobuf:"bytes,13,opt,name=operator,proto3,oneof"`
 }
 
+type Record_Network struct {
+	Network *Network `protobuf:"bytes,14,opt,name=network,proto3,oneof"`
+}
+
 func (*Record_Cluster) isRecord_Row() {}
 
 func (*Record_Node) isRecord_Row() {}
@@ -1781,6 +1795,8 @@ func (*Record_Bundle) isRecord_Row() {}
 func (*Record_Token) isRecord_Row() {}
 
 func (*Record_Operator) isRecord_Row() {}
+
+func (*Record_Network) isRecord_Row() {}
 
 var File_engine_api_command_proto protoreflect.FileDescriptor
 
@@ -1923,7 +1939,7 @@ const file_engine_api_command_proto_rawDesc = "" +
 	"\x02by\x18\x03 \x01(\tR\x02by\">\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\xc4\x04\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xf2\x04\n" +
 	"\x06Record\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x10.orch.v1.ClusterH\x00R\acluster\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.orch.v1.NodeH\x00R\x04node\x12&\n" +
@@ -1938,7 +1954,8 @@ const file_engine_api_command_proto_rawDesc = "" +
 	" \x01(\v2\x14.orch.v1.SecretValueH\x00R\x06secret\x12)\n" +
 	"\x06bundle\x18\v \x01(\v2\x0f.orch.v1.BundleH\x00R\x06bundle\x12*\n" +
 	"\x05token\x18\f \x01(\v2\x12.orch.v1.JoinTokenH\x00R\x05token\x12/\n" +
-	"\boperator\x18\r \x01(\v2\x11.orch.v1.OperatorH\x00R\boperatorB\x05\n" +
+	"\boperator\x18\r \x01(\v2\x11.orch.v1.OperatorH\x00R\boperator\x12,\n" +
+	"\anetwork\x18\x0e \x01(\v2\x10.orch.v1.NetworkH\x00R\anetworkB\x05\n" +
 	"\x03rowB\x15Z\x13orch/engine/api;apib\x06proto3"
 
 var (
@@ -1997,6 +2014,7 @@ var file_engine_api_command_proto_goTypes = []any{
 	(*Service)(nil),               // 39: orch.v1.Service
 	(*Version)(nil),               // 40: orch.v1.Version
 	(*Rollout)(nil),               // 41: orch.v1.Rollout
+	(*Network)(nil),               // 42: orch.v1.Network
 }
 var file_engine_api_command_proto_depIdxs = []int32{
 	20, // 0: orch.v1.Command.time:type_name -> google.protobuf.Timestamp
@@ -2052,11 +2070,12 @@ var file_engine_api_command_proto_depIdxs = []int32{
 	30, // 50: orch.v1.Record.bundle:type_name -> orch.v1.Bundle
 	24, // 51: orch.v1.Record.token:type_name -> orch.v1.JoinToken
 	25, // 52: orch.v1.Record.operator:type_name -> orch.v1.Operator
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	42, // 53: orch.v1.Record.network:type_name -> orch.v1.Network
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_command_proto_init() }
@@ -2098,6 +2117,7 @@ func file_engine_api_command_proto_init() {
 		(*Record_Bundle)(nil),
 		(*Record_Token)(nil),
 		(*Record_Operator)(nil),
+		(*Record_Network)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -610,6 +610,7 @@ type Node struct {
 	KeyDigest     string                 `protobuf:"bytes,12,opt,name=key_digest,json=keyDigest,proto3" json:"key_digest,omitempty"`             // SHA-256 of its public key, hex: what it renews with
 	RoleSince     *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=role_since,json=roleSince,proto3" json:"role_since,omitempty"`             // older certificates of another role are void
 	HostKey       string                 `protobuf:"bytes,14,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`                   // SSH fingerprint, where bootstrap knows it
+	MeshAddress   string                 `protobuf:"bytes,15,opt,name=mesh_address,json=meshAddress,proto3" json:"mesh_address,omitempty"`       // IPv4 address in the mesh; empty: it isn't part of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,6 +743,13 @@ func (x *Node) GetHostKey() string {
 	return ""
 }
 
+func (x *Node) GetMeshAddress() string {
+	if x != nil {
+		return x.MeshAddress
+	}
+	return ""
+}
+
 // NodeFacts is what an agent knows of its host.
 type NodeFacts struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -757,6 +765,7 @@ type NodeFacts struct {
 	Issuer           string                 `protobuf:"bytes,10,opt,name=issuer,proto3" json:"issuer,omitempty"` // digest of the CA that signed its certificate
 	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"`
 	Relay            string                 `protobuf:"bytes,12,opt,name=relay,proto3" json:"relay,omitempty"` // host:port where other nodes' ingress reaches the tasks here; empty: nowhere
+	Plane            *PlaneFacts            `protobuf:"bytes,13,opt,name=plane,proto3" json:"plane,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -875,6 +884,200 @@ func (x *NodeFacts) GetRelay() string {
 	return ""
 }
 
+func (x *NodeFacts) GetPlane() *PlaneFacts {
+	if x != nil {
+		return x.Plane
+	}
+	return nil
+}
+
+// PlaneFacts is whether a host can take part in networks across hosts.
+type PlaneFacts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`                        // why it can't; empty: it can
+	MeshKey       string                 `protobuf:"bytes,2,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"`     // WireGuard's public key, base64
+	MeshPort      uint32                 `protobuf:"varint,3,opt,name=mesh_port,json=meshPort,proto3" json:"mesh_port,omitempty"` // UDP
+	MeshKind      string                 `protobuf:"bytes,4,opt,name=mesh_kind,json=meshKind,proto3" json:"mesh_kind,omitempty"`  // kernel | userspace
+	Routes        []string               `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`                      // CIDRs that its routes use already, other than for this cluster
+	Mtu           int32                  `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`                           // of the link that holds the host's address; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlaneFacts) Reset() {
+	*x = PlaneFacts{}
+	mi := &file_engine_api_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlaneFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlaneFacts) ProtoMessage() {}
+
+func (x *PlaneFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlaneFacts.ProtoReflect.Descriptor instead.
+func (*PlaneFacts) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PlaneFacts) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *PlaneFacts) GetMeshKey() string {
+	if x != nil {
+		return x.MeshKey
+	}
+	return ""
+}
+
+func (x *PlaneFacts) GetMeshPort() uint32 {
+	if x != nil {
+		return x.MeshPort
+	}
+	return 0
+}
+
+func (x *PlaneFacts) GetMeshKind() string {
+	if x != nil {
+		return x.MeshKind
+	}
+	return ""
+}
+
+func (x *PlaneFacts) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *PlaneFacts) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+// Network is one that a stack declares, with the number and the addresses that
+// the engine chose for it.
+type Network struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // stack/name
+	Stack         string                 `protobuf:"bytes,2,opt,name=stack,proto3" json:"stack,omitempty"`
+	Spec          *NetworkSpec           `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Vni           uint32                 `protobuf:"varint,4,opt,name=vni,proto3" json:"vni,omitempty"`      // VXLAN network identifier, 24 bits
+	Subnet        string                 `protobuf:"bytes,5,opt,name=subnet,proto3" json:"subnet,omitempty"` // CIDR; its first address is every host's own
+	Last          uint32                 `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`    // place in the subnet of the address that was given last
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Mtu           int32                  `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"` // bytes a packet, what carries it left out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_engine_api_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Network) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Network) GetStack() string {
+	if x != nil {
+		return x.Stack
+	}
+	return ""
+}
+
+func (x *Network) GetSpec() *NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Network) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Network) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *Network) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Network) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Network) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
 type RuntimeFacts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // docker | process
@@ -886,7 +1089,7 @@ type RuntimeFacts struct {
 
 func (x *RuntimeFacts) Reset() {
 	*x = RuntimeFacts{}
-	mi := &file_engine_api_state_proto_msgTypes[8]
+	mi := &file_engine_api_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1101,7 @@ func (x *RuntimeFacts) String() string {
 func (*RuntimeFacts) ProtoMessage() {}
 
 func (x *RuntimeFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[8]
+	mi := &file_engine_api_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1114,7 @@ func (x *RuntimeFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeFacts.ProtoReflect.Descriptor instead.
 func (*RuntimeFacts) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RuntimeFacts) GetName() string {
@@ -949,7 +1152,7 @@ type Stack struct {
 
 func (x *Stack) Reset() {
 	*x = Stack{}
-	mi := &file_engine_api_state_proto_msgTypes[9]
+	mi := &file_engine_api_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1164,7 @@ func (x *Stack) String() string {
 func (*Stack) ProtoMessage() {}
 
 func (x *Stack) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[9]
+	mi := &file_engine_api_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1177,7 @@ func (x *Stack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stack.ProtoReflect.Descriptor instead.
 func (*Stack) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Stack) GetName() string {
@@ -1041,7 +1244,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_engine_api_state_proto_msgTypes[10]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1256,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[10]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1269,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Release) GetStack() string {
@@ -1176,7 +1379,7 @@ type ReleaseStep struct {
 
 func (x *ReleaseStep) Reset() {
 	*x = ReleaseStep{}
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1391,7 @@ func (x *ReleaseStep) String() string {
 func (*ReleaseStep) ProtoMessage() {}
 
 func (x *ReleaseStep) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1404,7 @@ func (x *ReleaseStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseStep.ProtoReflect.Descriptor instead.
 func (*ReleaseStep) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReleaseStep) GetService() string {
@@ -1269,13 +1472,14 @@ type Service struct {
 	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"` // last change of spec
 	Run           *JobRun                `protobuf:"bytes,13,opt,name=run,proto3" json:"run,omitempty"`                              // jobs only
 	StableRelease uint64                 `protobuf:"varint,14,opt,name=stable_release,json=stableRelease,proto3" json:"stable_release,omitempty"`
+	Addresses     map[string]string      `protobuf:"bytes,15,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // virtual ones, by the name of the network
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1491,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1504,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Service) GetId() string {
@@ -1401,6 +1605,13 @@ func (x *Service) GetStableRelease() uint64 {
 	return 0
 }
 
+func (x *Service) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 // JobRun is one run of a job: `completions` slots, each to end with exit 0.
 type JobRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1418,7 +1629,7 @@ type JobRun struct {
 
 func (x *JobRun) Reset() {
 	*x = JobRun{}
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1641,7 @@ func (x *JobRun) String() string {
 func (*JobRun) ProtoMessage() {}
 
 func (x *JobRun) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1654,7 @@ func (x *JobRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRun.ProtoReflect.Descriptor instead.
 func (*JobRun) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *JobRun) GetNumber() uint64 {
@@ -1515,7 +1726,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1738,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1751,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Version) GetId() string {
@@ -1591,7 +1802,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1814,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1827,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Slot) GetId() string {
@@ -1715,17 +1926,18 @@ type Task struct {
 	StopReason    string                 `protobuf:"bytes,14,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"` // why desired became STOP
 	Run           uint64                 `protobuf:"varint,15,opt,name=run,proto3" json:"run,omitempty"`                                // jobs
 	StopSince     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=stop_since,json=stopSince,proto3" json:"stop_since,omitempty"`
-	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"`        // why it should run elsewhere: it is replaced there, then stopped
-	Hold          bool                   `protobuf:"varint,18,opt,name=hold,proto3" json:"hold,omitempty"`       // it is prepared, and starts once the one before it has stopped
-	Epoch         uint64                 `protobuf:"varint,19,opt,name=epoch,proto3" json:"epoch,omitempty"`     // index of the entry that last changed its part in the endpoint table; 0: it has none
-	Drained       bool                   `protobuf:"varint,20,opt,name=drained,proto3" json:"drained,omitempty"` // with desired STOP: nothing is in flight to it any more, it may be stopped
+	Move          string                 `protobuf:"bytes,17,opt,name=move,proto3" json:"move,omitempty"`                                                                                     // why it should run elsewhere: it is replaced there, then stopped
+	Hold          bool                   `protobuf:"varint,18,opt,name=hold,proto3" json:"hold,omitempty"`                                                                                    // it is prepared, and starts once the one before it has stopped
+	Epoch         uint64                 `protobuf:"varint,19,opt,name=epoch,proto3" json:"epoch,omitempty"`                                                                                  // index of the entry that last changed its part in the endpoint table; 0: it has none
+	Drained       bool                   `protobuf:"varint,20,opt,name=drained,proto3" json:"drained,omitempty"`                                                                              // with desired STOP: nothing is in flight to it any more, it may be stopped
+	Addresses     map[string]string      `protobuf:"bytes,21,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by the name of the network
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1949,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1962,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Task) GetId() string {
@@ -1893,6 +2105,13 @@ func (x *Task) GetDrained() bool {
 	return false
 }
 
+func (x *Task) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 // Wait says why something waits, since when, and until when it will.
 type Wait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1905,7 +2124,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_engine_api_state_proto_msgTypes[17]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2136,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[17]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2149,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Wait) GetReason() string {
@@ -1975,7 +2194,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[18]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2206,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[18]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2219,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -2098,7 +2317,7 @@ type ReportStatus struct {
 
 func (x *ReportStatus) Reset() {
 	*x = ReportStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[19]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2329,7 @@ func (x *ReportStatus) String() string {
 func (*ReportStatus) ProtoMessage() {}
 
 func (x *ReportStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[19]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2342,7 @@ func (x *ReportStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatus.ProtoReflect.Descriptor instead.
 func (*ReportStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReportStatus) GetNodeId() string {
@@ -2169,7 +2388,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_engine_api_state_proto_msgTypes[20]
+	mi := &file_engine_api_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2400,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[20]
+	mi := &file_engine_api_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2413,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Rollout) GetId() string {
@@ -2377,7 +2596,7 @@ type Op struct {
 
 func (x *Op) Reset() {
 	*x = Op{}
-	mi := &file_engine_api_state_proto_msgTypes[21]
+	mi := &file_engine_api_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2608,7 @@ func (x *Op) String() string {
 func (*Op) ProtoMessage() {}
 
 func (x *Op) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[21]
+	mi := &file_engine_api_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2621,7 @@ func (x *Op) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Op.ProtoReflect.Descriptor instead.
 func (*Op) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Op) GetSeq() uint64 {
@@ -2613,7 +2832,7 @@ type Sample struct {
 
 func (x *Sample) Reset() {
 	*x = Sample{}
-	mi := &file_engine_api_state_proto_msgTypes[22]
+	mi := &file_engine_api_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2844,7 @@ func (x *Sample) String() string {
 func (*Sample) ProtoMessage() {}
 
 func (x *Sample) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[22]
+	mi := &file_engine_api_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2857,7 @@ func (x *Sample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sample.ProtoReflect.Descriptor instead.
 func (*Sample) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{22}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Sample) GetAt() *timestamppb.Timestamp {
@@ -2678,7 +2897,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_engine_api_state_proto_msgTypes[23]
+	mi := &file_engine_api_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2909,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[23]
+	mi := &file_engine_api_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2922,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{23}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SecretValue) GetId() string {
@@ -2803,7 +3022,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x05 \x01(\tR\tcreatedBy\"\xcd\x04\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\"\xf0\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2822,10 +3041,11 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"key_digest\x18\f \x01(\tR\tkeyDigest\x129\n" +
 	"\n" +
 	"role_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\troleSince\x12\x19\n" +
-	"\bhost_key\x18\x0e \x01(\tR\ahostKey\x1a9\n" +
+	"\bhost_key\x18\x0e \x01(\tR\ahostKey\x12!\n" +
+	"\fmesh_address\x18\x0f \x01(\tR\vmeshAddress\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x03\n" +
 	"\tNodeFacts\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -2840,7 +3060,26 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x06issuer\x18\n" +
 	" \x01(\tR\x06issuer\x12G\n" +
 	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\x14\n" +
-	"\x05relay\x18\f \x01(\tR\x05relay\"R\n" +
+	"\x05relay\x18\f \x01(\tR\x05relay\x12)\n" +
+	"\x05plane\x18\r \x01(\v2\x13.orch.v1.PlaneFactsR\x05plane\"\xa1\x01\n" +
+	"\n" +
+	"PlaneFacts\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12\x19\n" +
+	"\bmesh_key\x18\x02 \x01(\tR\ameshKey\x12\x1b\n" +
+	"\tmesh_port\x18\x03 \x01(\rR\bmeshPort\x12\x1b\n" +
+	"\tmesh_kind\x18\x04 \x01(\tR\bmeshKind\x12\x16\n" +
+	"\x06routes\x18\x05 \x03(\tR\x06routes\x12\x10\n" +
+	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xe4\x01\n" +
+	"\aNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05stack\x18\x02 \x01(\tR\x05stack\x12(\n" +
+	"\x04spec\x18\x03 \x01(\v2\x14.orch.v1.NetworkSpecR\x04spec\x12\x10\n" +
+	"\x03vni\x18\x04 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06subnet\x18\x05 \x01(\tR\x06subnet\x12\x12\n" +
+	"\x04last\x18\x06 \x01(\rR\x04last\x129\n" +
+	"\n" +
+	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x10\n" +
+	"\x03mtu\x18\b \x01(\x05R\x03mtu\"R\n" +
 	"\fRuntimeFacts\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2878,7 +3117,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05after\x18\x05 \x03(\tR\x05after\x12\x1c\n" +
 	"\ttolerated\x18\x06 \x01(\bR\ttolerated\x12\x18\n" +
-	"\askipped\x18\a \x01(\bR\askipped\"\xf8\x03\n" +
+	"\askipped\x18\a \x01(\bR\askipped\"\xf5\x04\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05stack\x18\x02 \x01(\tR\x05stack\x12\x12\n" +
@@ -2898,7 +3137,11 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12!\n" +
 	"\x03run\x18\r \x01(\v2\x0f.orch.v1.JobRunR\x03run\x12%\n" +
-	"\x0estable_release\x18\x0e \x01(\x04R\rstableRelease\"\xa8\x02\n" +
+	"\x0estable_release\x18\x0e \x01(\x04R\rstableRelease\x12=\n" +
+	"\taddresses\x18\x0f \x03(\v2\x1f.orch.v1.Service.AddressesEntryR\taddresses\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x02\n" +
 	"\x06JobRun\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -2929,7 +3172,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"rollout_id\x18\t \x01(\tR\trolloutId\x12\x10\n" +
 	"\x03run\x18\n" +
 	" \x01(\x04R\x03run\x12\x14\n" +
-	"\x05group\x18\v \x01(\tR\x05group\"\x92\x05\n" +
+	"\x05group\x18\v \x01(\tR\x05group\"\x8c\x06\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2957,7 +3200,11 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\x04move\x18\x11 \x01(\tR\x04move\x12\x12\n" +
 	"\x04hold\x18\x12 \x01(\bR\x04hold\x12\x14\n" +
 	"\x05epoch\x18\x13 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\adrained\x18\x14 \x01(\bR\adrained\"\x88\x01\n" +
+	"\adrained\x18\x14 \x01(\bR\adrained\x12:\n" +
+	"\taddresses\x18\x15 \x03(\v2\x1c.orch.v1.Task.AddressesEntryR\taddresses\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
 	"\x04Wait\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
@@ -3094,7 +3341,7 @@ func file_engine_api_state_proto_rawDescGZIP() []byte {
 }
 
 var file_engine_api_state_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_engine_api_state_proto_goTypes = []any{
 	(TaskState)(0),                // 0: orch.v1.TaskState
 	(TaskDesired)(0),              // 1: orch.v1.TaskDesired
@@ -3106,103 +3353,113 @@ var file_engine_api_state_proto_goTypes = []any{
 	(*Operator)(nil),              // 7: orch.v1.Operator
 	(*Node)(nil),                  // 8: orch.v1.Node
 	(*NodeFacts)(nil),             // 9: orch.v1.NodeFacts
-	(*RuntimeFacts)(nil),          // 10: orch.v1.RuntimeFacts
-	(*Stack)(nil),                 // 11: orch.v1.Stack
-	(*Release)(nil),               // 12: orch.v1.Release
-	(*ReleaseStep)(nil),           // 13: orch.v1.ReleaseStep
-	(*Service)(nil),               // 14: orch.v1.Service
-	(*JobRun)(nil),                // 15: orch.v1.JobRun
-	(*Version)(nil),               // 16: orch.v1.Version
-	(*Slot)(nil),                  // 17: orch.v1.Slot
-	(*Task)(nil),                  // 18: orch.v1.Task
-	(*Wait)(nil),                  // 19: orch.v1.Wait
-	(*TaskStatus)(nil),            // 20: orch.v1.TaskStatus
-	(*ReportStatus)(nil),          // 21: orch.v1.ReportStatus
-	(*Rollout)(nil),               // 22: orch.v1.Rollout
-	(*Op)(nil),                    // 23: orch.v1.Op
-	(*Sample)(nil),                // 24: orch.v1.Sample
-	(*SecretValue)(nil),           // 25: orch.v1.SecretValue
-	nil,                           // 26: orch.v1.Node.LabelsEntry
-	nil,                           // 27: orch.v1.Op.PlacesEntry
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*StackSpec)(nil),             // 29: orch.v1.StackSpec
-	(*ServiceSpec)(nil),           // 30: orch.v1.ServiceSpec
-	(*TaskSpec)(nil),              // 31: orch.v1.TaskSpec
-	(*RolloutPolicy)(nil),         // 32: orch.v1.RolloutPolicy
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
-	(*Probe)(nil),                 // 34: orch.v1.Probe
+	(*PlaneFacts)(nil),            // 10: orch.v1.PlaneFacts
+	(*Network)(nil),               // 11: orch.v1.Network
+	(*RuntimeFacts)(nil),          // 12: orch.v1.RuntimeFacts
+	(*Stack)(nil),                 // 13: orch.v1.Stack
+	(*Release)(nil),               // 14: orch.v1.Release
+	(*ReleaseStep)(nil),           // 15: orch.v1.ReleaseStep
+	(*Service)(nil),               // 16: orch.v1.Service
+	(*JobRun)(nil),                // 17: orch.v1.JobRun
+	(*Version)(nil),               // 18: orch.v1.Version
+	(*Slot)(nil),                  // 19: orch.v1.Slot
+	(*Task)(nil),                  // 20: orch.v1.Task
+	(*Wait)(nil),                  // 21: orch.v1.Wait
+	(*TaskStatus)(nil),            // 22: orch.v1.TaskStatus
+	(*ReportStatus)(nil),          // 23: orch.v1.ReportStatus
+	(*Rollout)(nil),               // 24: orch.v1.Rollout
+	(*Op)(nil),                    // 25: orch.v1.Op
+	(*Sample)(nil),                // 26: orch.v1.Sample
+	(*SecretValue)(nil),           // 27: orch.v1.SecretValue
+	nil,                           // 28: orch.v1.Node.LabelsEntry
+	nil,                           // 29: orch.v1.Service.AddressesEntry
+	nil,                           // 30: orch.v1.Task.AddressesEntry
+	nil,                           // 31: orch.v1.Op.PlacesEntry
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*NetworkSpec)(nil),           // 33: orch.v1.NetworkSpec
+	(*StackSpec)(nil),             // 34: orch.v1.StackSpec
+	(*ServiceSpec)(nil),           // 35: orch.v1.ServiceSpec
+	(*TaskSpec)(nil),              // 36: orch.v1.TaskSpec
+	(*RolloutPolicy)(nil),         // 37: orch.v1.RolloutPolicy
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*Probe)(nil),                 // 39: orch.v1.Probe
 }
 var file_engine_api_state_proto_depIdxs = []int32{
-	28, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	32, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 1: orch.v1.Cluster.trust:type_name -> orch.v1.Trust
 	5,  // 2: orch.v1.Cluster.removed:type_name -> orch.v1.RemovedNode
 	4,  // 3: orch.v1.Trust.current:type_name -> orch.v1.Root
 	4,  // 4: orch.v1.Trust.next:type_name -> orch.v1.Root
 	4,  // 5: orch.v1.Trust.previous:type_name -> orch.v1.Root
-	28, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
-	28, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
-	28, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
-	28, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	28, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
-	28, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
-	26, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
+	32, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
+	32, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
+	32, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
+	32, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	32, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
+	32, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
+	28, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
 	9,  // 13: orch.v1.Node.facts:type_name -> orch.v1.NodeFacts
-	28, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
-	28, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
-	10, // 16: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
-	28, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
-	28, // 18: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
-	29, // 19: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
-	28, // 20: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
-	28, // 21: orch.v1.Release.ended_at:type_name -> google.protobuf.Timestamp
-	13, // 22: orch.v1.Release.steps:type_name -> orch.v1.ReleaseStep
-	30, // 23: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
-	30, // 24: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
-	28, // 25: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
-	28, // 26: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
-	15, // 27: orch.v1.Service.run:type_name -> orch.v1.JobRun
-	28, // 28: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	28, // 29: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
-	28, // 30: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	31, // 31: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
-	1,  // 32: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
-	19, // 33: orch.v1.Task.wait:type_name -> orch.v1.Wait
-	20, // 34: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
-	28, // 35: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	28, // 36: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
-	28, // 37: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
-	28, // 38: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
-	28, // 39: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 40: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
-	28, // 41: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
-	28, // 42: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
-	28, // 43: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	28, // 44: orch.v1.TaskStatus.prepared_at:type_name -> google.protobuf.Timestamp
-	20, // 45: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
-	32, // 46: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
-	28, // 47: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
-	28, // 48: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
-	23, // 49: orch.v1.Rollout.journal:type_name -> orch.v1.Op
-	28, // 50: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
-	30, // 51: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
-	30, // 52: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
-	33, // 53: orch.v1.Op.duration:type_name -> google.protobuf.Duration
-	28, // 54: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
-	28, // 55: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
-	28, // 56: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
-	33, // 57: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
-	34, // 58: orch.v1.Op.probe:type_name -> orch.v1.Probe
-	33, // 59: orch.v1.Op.interval:type_name -> google.protobuf.Duration
-	24, // 60: orch.v1.Op.samples:type_name -> orch.v1.Sample
-	8,  // 61: orch.v1.Op.nodes:type_name -> orch.v1.Node
-	27, // 62: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
-	28, // 63: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
-	28, // 64: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	32, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
+	32, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
+	12, // 16: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
+	32, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
+	10, // 18: orch.v1.NodeFacts.plane:type_name -> orch.v1.PlaneFacts
+	33, // 19: orch.v1.Network.spec:type_name -> orch.v1.NetworkSpec
+	32, // 20: orch.v1.Network.created_at:type_name -> google.protobuf.Timestamp
+	32, // 21: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
+	34, // 22: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
+	32, // 23: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
+	32, // 24: orch.v1.Release.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 25: orch.v1.Release.steps:type_name -> orch.v1.ReleaseStep
+	35, // 26: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
+	35, // 27: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
+	32, // 28: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
+	32, // 29: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
+	17, // 30: orch.v1.Service.run:type_name -> orch.v1.JobRun
+	29, // 31: orch.v1.Service.addresses:type_name -> orch.v1.Service.AddressesEntry
+	32, // 32: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	32, // 33: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
+	32, // 34: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	36, // 35: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
+	1,  // 36: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
+	21, // 37: orch.v1.Task.wait:type_name -> orch.v1.Wait
+	22, // 38: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
+	32, // 39: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	32, // 40: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
+	32, // 41: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
+	30, // 42: orch.v1.Task.addresses:type_name -> orch.v1.Task.AddressesEntry
+	32, // 43: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
+	32, // 44: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 45: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
+	32, // 46: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
+	32, // 47: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
+	32, // 48: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	32, // 49: orch.v1.TaskStatus.prepared_at:type_name -> google.protobuf.Timestamp
+	22, // 50: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
+	37, // 51: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
+	32, // 52: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
+	32, // 53: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 54: orch.v1.Rollout.journal:type_name -> orch.v1.Op
+	32, // 55: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
+	35, // 56: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
+	35, // 57: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
+	38, // 58: orch.v1.Op.duration:type_name -> google.protobuf.Duration
+	32, // 59: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
+	32, // 60: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
+	32, // 61: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
+	38, // 62: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
+	39, // 63: orch.v1.Op.probe:type_name -> orch.v1.Probe
+	38, // 64: orch.v1.Op.interval:type_name -> google.protobuf.Duration
+	26, // 65: orch.v1.Op.samples:type_name -> orch.v1.Sample
+	8,  // 66: orch.v1.Op.nodes:type_name -> orch.v1.Node
+	31, // 67: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
+	32, // 68: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
+	32, // 69: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_state_proto_init() }
@@ -3217,7 +3474,7 @@ func file_engine_api_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_state_proto_rawDesc), len(file_engine_api_state_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

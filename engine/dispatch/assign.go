@@ -83,9 +83,13 @@ func (a assigner) assignment(t *api.Task, known bool) *api.Assignment {
 	}
 	release := a.view.Release(svc.Stack, svc.Release)
 	for _, name := range as.Spec.GetNetworks() {
+		if n := a.view.Network(state.NetworkID(svc.Stack, name)); n != nil {
+			as.Networks = append(as.Networks, &api.TaskNetwork{Spec: n.Spec, Id: n.Id, Vni: n.Vni, Subnet: n.Subnet, Address: t.Addresses[name], Mtu: n.Mtu})
+			continue
+		}
 		for _, n := range release.GetSpec().GetNetworks() {
 			if n.Name == name {
-				as.Networks = append(as.Networks, n)
+				as.Networks = append(as.Networks, &api.TaskNetwork{Spec: n})
 			}
 		}
 	}

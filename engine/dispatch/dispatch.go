@@ -385,7 +385,7 @@ func (d *Dispatcher) supervise(ctx context.Context) {
 			if !known {
 				last = began
 			}
-			all = append(all, &api.EndpointNode{Id: n.Id, Relay: n.Facts.GetRelay(), Suspect: n.Status != "up" || now.Sub(last) >= suspectAfter})
+			all = append(all, endpointNode(n, n.Status != "up" || now.Sub(last) >= suspectAfter))
 			set := &api.SetNode{Id: n.Id}
 			switch heard := now.Sub(last) < downAfter; {
 			case n.Status == "up" && !heard:

@@ -2,7 +2,10 @@ package dispatch
 
 import (
 	"math"
+	"net"
 	"slices"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,10 +24,11 @@ type ring struct {
 	changes     []tableChange
 }
 
-// tableChange is a task or a service whose part in the table changed.
+// tableChange is a task, a service or a network whose part in the table
+// changed.
 type tableChange struct {
-	epoch         uint64
-	task, service string // one of them
+	epoch                  uint64
+	task, service, network string // one of them
 }
 
 // mostChanges are kept; a session that is further behind is sent all.
@@ -60,7 +64,7 @@ func (r *ring) note(c state.Change) (any bool) {
 		case *api.Service:
 			before, _ := d.Before.(*api.Service)
 			after, _ := d.After.(*api.Service)
-			if before != nil && after != nil && before.Spec == after.Spec {
+			if before != nil && after != nil && before.Spec == after.Spec && len(before.Addresses) == len(after.Addresses) {
 				continue
 			}
 			change.service = row.Id
@@ -72,6 +76,11 @@ func (r *ring) note(c state.Change) (any bool) {
 				continue
 			}
 			change.service = row.ServiceId
+		case *api.Network:
+			if d.Before != nil && d.After != nil {
+				continue // another address of it was given
+			}
+			change.network = row.Id
 		default:
 			continue
 		}
@@ -116,13 +125,21 @@ func table(v state.View, until uint64, changes []tableChange, whole bool) *api.E
 			m.RemovedServices = append(m.RemovedServices, id)
 			return
 		}
-		s := &api.EndpointService{Id: id, Ports: svc.Spec.GetPorts()}
+		s := &api.EndpointService{Id: id, Ports: svc.Spec.GetPorts(), Addresses: byNetwork(svc.Stack, svc.Addresses)}
 		if r := v.Rollout(svc.RolloutId); r != nil {
 			if s.NewPercent, s.Steered = state.Traffic(r); s.Steered {
 				s.NewVersion = r.ToVersion
 			}
 		}
 		m.Services = append(m.Services, s)
+	}
+	network := func(id string) {
+		n := v.Network(id)
+		if n == nil {
+			m.RemovedNetworks = append(m.RemovedNetworks, id)
+			return
+		}
+		m.Networks = append(m.Networks, &api.EndpointNetwork{Id: id, Vni: n.Vni, Subnet: n.Subnet, Encrypted: n.Spec.GetEncrypted(), Internal: n.Spec.GetInternal(), Mtu: n.Mtu})
 	}
 	endpoint := func(t *api.Task, id string) {
 		if e := endpointOf(v, t); e != nil {
@@ -132,13 +149,16 @@ func table(v state.View, until uint64, changes []tableChange, whole bool) *api.E
 		}
 	}
 	if whole {
+		for _, n := range v.Networks() {
+			network(n.Id)
+		}
 		for _, svc := range v.Services() {
-			if len(svc.Spec.GetPorts()) > 0 {
+			if len(svc.Spec.GetPorts()) > 0 || len(svc.Addresses) > 0 {
 				service(svc.Id)
 			}
 		}
 		for _, t := range v.Tasks() {
-			if t.Epoch > 0 && state.RotationOf(t) != state.Out {
+			if state.Listed(t) {
 				endpoint(t, t.Id)
 			}
 		}
@@ -150,9 +170,12 @@ func table(v state.View, until uint64, changes []tableChange, whole bool) *api.E
 			continue
 		}
 		seen[c] = true
-		if c.service != "" {
+		switch {
+		case c.service != "":
 			service(c.service)
-		} else {
+		case c.network != "":
+			network(c.network)
+		default:
 			endpoint(v.Task(c.task), c.task)
 		}
 	}
@@ -161,14 +184,37 @@ func table(v state.View, until uint64, changes []tableChange, whole bool) *api.E
 
 // endpointOf is a task's row of the table; nil if it has none.
 func endpointOf(v state.View, t *api.Task) *api.Endpoint {
-	part := state.RotationOf(t)
-	if part == state.Out {
+	if !state.Listed(t) {
 		return nil
 	}
+	part := state.RotationOf(t)
 	return &api.Endpoint{
-		TaskId: t.Id, ServiceId: t.ServiceId, NodeId: t.NodeId, Address: t.Status.GetAddress(), Draining: part == state.Draining,
+		TaskId: t.Id, ServiceId: t.ServiceId, NodeId: t.NodeId, Address: t.Status.GetAddress(), Draining: part == state.Draining, Starting: part == state.Out,
 		Version: t.Version, HostPorts: v.Version(t.ServiceId, t.Version).GetTask().GetHostPorts(),
+		Slot: strings.TrimPrefix(t.SlotId, t.ServiceId+"."), Addresses: byNetwork(v.Service(t.ServiceId).GetStack(), t.Addresses),
 	}
+}
+
+// byNetwork are addresses by their networks' ids.
+func byNetwork(stack string, byName map[string]string) map[string]string {
+	if len(byName) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(byName))
+	for name, a := range byName {
+		all[state.NetworkID(stack, name)] = a
+	}
+	return all
+}
+
+// endpointNode is what other nodes need to know of one.
+func endpointNode(n *api.Node, suspect bool) *api.EndpointNode {
+	f := n.Facts
+	e := &api.EndpointNode{Id: n.Id, Name: n.Name, Relay: f.GetRelay(), Suspect: suspect, Address: f.GetAddress()}
+	if p := f.GetPlane(); p.GetMeshKey() != "" && p.MeshPort > 0 && n.MeshAddress != "" {
+		e.MeshKey, e.MeshAddress, e.MeshEndpoint = p.MeshKey, n.MeshAddress, net.JoinHostPort(f.GetAddress(), strconv.FormatUint(uint64(p.MeshPort), 10))
+	}
+	return e
 }
 
 // suspectAfter without a word, which is when a heartbeat is missing, a node's

@@ -43,7 +43,7 @@ func TestEndpointsAreFollowed(t *testing.T) {
 	one := r.assign(1, "n1")
 	a := r.follower("n1")
 	m := a.endpoints()
-	if !m.Full || len(m.Endpoints) != 0 || m.Epoch == 0 {
+	if !m.Full || len(m.Endpoints) != 1 || !m.Endpoints[0].Starting || m.Endpoints[0].Addresses["web/net"] == "" || len(m.Networks) != 1 || len(m.Services) != 1 || m.Services[0].Addresses["web/net"] == "" || m.Epoch == 0 {
 		t.Fatalf("at first %v", m)
 	}
 	if f := r.d.Followed(); f.Applied != 0 {
@@ -52,7 +52,7 @@ func TestEndpointsAreFollowed(t *testing.T) {
 	a.followed(m.Epoch, nil)
 	a.report(ready(one, "10.0.0.1"))
 	m = a.endpoints()
-	if m.Full || len(m.Endpoints) != 1 || m.Endpoints[0].TaskId != one || m.Endpoints[0].Address != "10.0.0.1" || m.Endpoints[0].NodeId != "n1" || m.Endpoints[0].Draining {
+	if m.Full || len(m.Endpoints) != 1 || m.Endpoints[0].TaskId != one || m.Endpoints[0].Address != "10.0.0.1" || m.Endpoints[0].NodeId != "n1" || m.Endpoints[0].Draining || m.Endpoints[0].Starting {
 		t.Fatalf("once it is ready: %v", m)
 	}
 	epoch := r.task(one).Epoch
@@ -86,8 +86,14 @@ func TestEndpointsAreFollowed(t *testing.T) {
 		t.Error("nobody was told")
 	}
 	r.do(&api.Command{Kind: &api.Command_Changes{Changes: &api.Changes{Change: []*api.TaskChange{{Id: one, Drained: true}}}}})
-	if m = a.endpoints(); len(m.Endpoints) != 0 || len(m.RemovedEndpoints) != 1 || m.RemovedEndpoints[0] != one {
+	if m = a.endpoints(); len(m.Endpoints) != 1 || !m.Endpoints[0].Starting || m.Endpoints[0].Draining {
 		t.Errorf("drained: %v", m)
+	}
+	ended := running(one)
+	ended.State = api.TaskState_TASK_STATE_STOPPED
+	a.report(ended)
+	if m = a.endpoints(); len(m.Endpoints) != 0 || len(m.RemovedEndpoints) != 1 || m.RemovedEndpoints[0] != one {
+		t.Errorf("ended: %v", m)
 	}
 	// Who is away holds things up until it is down.
 	b.leave()

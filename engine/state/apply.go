@@ -121,6 +121,6 @@ func shallow(t *api.Task) *api.Task {
 		Id: t.Id, ServiceId: t.ServiceId, SlotId: t.SlotId, Attempt: t.Attempt, Version: t.Version,
 		NodeId: t.NodeId, Desired: t.Desired, Wait: t.Wait, Status: t.Status, CreatedAt: t.CreatedAt,
 		NotBefore: t.NotBefore, Failures: t.Failures, RolloutId: t.RolloutId, StopReason: t.StopReason,
-		Run: t.Run, StopSince: t.StopSince, Move: t.Move, Hold: t.Hold, Epoch: t.Epoch, Drained: t.Drained,
+		Run: t.Run, StopSince: t.StopSince, Move: t.Move, Hold: t.Hold, Epoch: t.Epoch, Drained: t.Drained, Addresses: t.Addresses,
 	}
 }

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
@@ -72,6 +74,10 @@ func (w *writer) create(t *api.Task) {
 	w.put(slotTable, slot)
 	t = shallow(t)
 	t.CreatedAt = w.now
+	if full := w.attach(t); full != "" {
+		t.Status = &api.TaskStatus{TaskId: t.Id, State: api.TaskState_TASK_STATE_FAILED, StateSince: w.now,
+			Message: fmt.Sprintf("network %q has no free address left in %s", full, w.Network(NetworkID(w.Service(t.ServiceId).GetStack(), full)).GetSubnet())}
+	}
 	w.putTask(nil, t)
 }
 
@@ -146,6 +152,9 @@ func (w *writer) deleteStack(name string) {
 	}
 	for _, s := range list[*api.SecretValue](w.View, secretTable, idIndex+"_prefix", SecretID(name, "")) {
 		w.delete(secretTable, s)
+	}
+	for _, n := range w.NetworksOf(name) {
+		w.delete(networkTable, n)
 	}
 	w.delete(stackTable, st)
 	w.forgetBundles()

@@ -40,8 +40,20 @@ func (w *writer) putNode(n *api.Node) error {
 			n.RoleSince = w.now
 		}
 	}
+	n = proto.CloneOf(n)
+	w.join(n)
 	w.put(nodeTable, n)
 	return nil
+}
+
+// join gives a node that can be part of the mesh its place there.
+func (w *writer) join(n *api.Node) {
+	if n.MeshAddress == "" {
+		n.MeshAddress = w.Node(n.Id).GetMeshAddress()
+	}
+	if n.MeshAddress == "" && n.Facts.GetPlane().GetMeshKey() != "" {
+		n.MeshAddress = w.meshAddress(n.Id)
+	}
 }
 
 func (w *writer) removeNode(r *api.RemoveNode) error {
@@ -101,6 +113,7 @@ func (w *writer) setNode(s *api.SetNode) error {
 	}
 	if s.Facts != nil {
 		n.Facts = s.Facts
+		w.join(n)
 	}
 	if s.EngineAddress != "" {
 		n.EngineAddress = s.EngineAddress

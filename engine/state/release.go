@@ -37,6 +37,9 @@ func (w *writer) putRelease(p *api.PutRelease) error {
 	w.release = st.Release
 	r = shallowRelease(r)
 	r.Number, r.CreatedAt, r.Phase, r.Outcome, r.Reason, r.EndedAt, r.Steps = st.Release, w.now, "forward", "", "", nil, nil
+	if err := w.putNetworks(r); err != nil {
+		return err
+	}
 	if b := p.Bundle; b.GetHash() != "" && w.Bundle(b.Hash) == nil {
 		w.put(bundleTable, b)
 	}
@@ -115,6 +118,7 @@ func (w *writer) beginRelease(st *api.Stack, r *api.Release, versions map[string
 	if !slices.ContainsFunc(r.Steps, func(s *api.ReleaseStep) bool { return s.State != "done" }) {
 		w.endRelease(r, "succeeded", "")
 	}
+	w.forgetNetworks(r)
 	w.forgetReleases(r.Stack)
 }
 
@@ -137,7 +141,7 @@ func (w *writer) putService(r *api.Release, s *api.ServiceSpec, version string, 
 	}
 	svc := shallowService(old)
 	defer func() {
-		w.put(serviceTable, svc)
+		w.putServiceRow(svc)
 		w.forgetVersions(svc)
 	}()
 	current := w.Rollout(old.RolloutId)
@@ -198,7 +202,7 @@ func (w *writer) createService(r *api.Release, old *api.Service, s *api.ServiceS
 		svc.StableSpec, svc.StableVersion, svc.StableRelease = s, version, r.Number
 	}
 	if old != nil { // it comes back before the last of its tasks went
-		svc.CreatedAt, svc.Run = old.CreatedAt, old.Run
+		svc.CreatedAt, svc.Run, svc.Addresses = old.CreatedAt, old.Run, old.Addresses
 		if !old.Removed && !stopped {
 			svc.StableSpec, svc.StableVersion, svc.StableRelease = old.StableSpec, old.StableVersion, old.StableRelease
 		}
@@ -227,7 +231,7 @@ func (w *writer) createService(r *api.Release, old *api.Service, s *api.ServiceS
 			w.put(slotTable, slot)
 		}
 	}
-	w.put(serviceTable, svc)
+	w.putServiceRow(svc)
 }
 
 func same(a, b *api.ServiceSpec) bool { return len(spec.Diff(a, b)) == 0 }
@@ -330,6 +334,6 @@ func shallowService(s *api.Service) *api.Service {
 	return &api.Service{
 		Id: s.Id, Stack: s.Stack, Name: s.Name, Spec: s.Spec, Version: s.Version, Release: s.Release, StableSpec: s.StableSpec,
 		StableVersion: s.StableVersion, RolloutId: s.RolloutId, Removed: s.Removed, CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
-		Run: s.Run, StableRelease: s.StableRelease,
+		Run: s.Run, StableRelease: s.StableRelease, Addresses: s.Addresses,
 	}
 }

@@ -42,6 +42,26 @@ func RotationOf(t *api.Task) Rotation {
 	return Out
 }
 
+// part is what the endpoint table says of a task.
+type part struct {
+	rotation Rotation
+	listed   bool // it is there, since it takes part in traffic or is on networks
+}
+
+func partOf(t *api.Task) part {
+	r := RotationOf(t)
+	return part{r, r != Out || OnNetworks(t)}
+}
+
+// OnNetworks says that a task has addresses in networks across hosts and runs,
+// or will.
+func OnNetworks(t *api.Task) bool {
+	return t.GetNodeId() != "" && len(t.GetAddresses()) > 0 && !Ended(t.Status.GetState())
+}
+
+// Listed says that the endpoint table has a task.
+func Listed(t *api.Task) bool { return t.GetEpoch() > 0 && partOf(t).listed }
+
 // Reached says that others connect to tasks of a service by the endpoint
 // table: it has ports or, in that version, networks.
 func Reached(v View, service, version string) bool {
@@ -56,8 +76,8 @@ func DrainEnd(v View, t *api.Task) time.Time {
 // putTask writes a task's row. An entry that changes its part in the endpoint
 // table is the epoch which every node has to have applied until that counts.
 func (w *writer) putTask(old, t *api.Task) {
-	was, is := RotationOf(old), RotationOf(t)
-	if (was != is || is != Out && old.GetStatus().GetAddress() != t.Status.GetAddress()) && Reached(w.View, t.ServiceId, t.Version) {
+	was, is := partOf(old), partOf(t)
+	if (was != is || is.rotation != Out && old.GetStatus().GetAddress() != t.Status.GetAddress()) && Reached(w.View, t.ServiceId, t.Version) {
 		t.Epoch = w.index
 	}
 	w.put(taskTable, t)

@@ -24,10 +24,12 @@ const (
 	bundleTable   = "bundle"
 	tokenTable    = "token"
 	operatorTable = "operator"
+	networkTable  = "network"
 	idIndex       = "id"
 	byServiceName = "service"
 	byNodeName    = "node"
 	byStackName   = "stack"
+	byAddress     = "address"
 )
 
 // index reads a key from a row; an empty one leaves the row out.
@@ -51,6 +53,20 @@ func (f index) PrefixFromArgs(args ...any) ([]byte, error) {
 	key, err := f.FromArgs(args...)
 	return key[:len(key)-1], err
 }
+
+// indexes reads any number of keys from a row.
+type indexes func(row any) []string
+
+// FromObject and the one below implement memdb.MultiIndexer.
+func (f indexes) FromObject(row any) (bool, [][]byte, error) {
+	var all [][]byte
+	for _, key := range f(row) {
+		all = append(all, append([]byte(key), 0))
+	}
+	return len(all) > 0, all, nil
+}
+
+func (f indexes) FromArgs(args ...any) ([]byte, error) { return index(nil).FromArgs(args...) }
 
 func table[T any](name string, id func(T) string, others map[string]func(T) string) *memdb.TableSchema {
 	t := &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
@@ -79,8 +95,12 @@ func schema() *memdb.DBSchema {
 		table(bundleTable, (*api.Bundle).GetHash, nil),
 		table(tokenTable, (*api.JoinToken).GetId, nil),
 		table(operatorTable, (*api.Operator).GetName, nil),
+		table(networkTable, (*api.Network).GetId, nil),
 	} {
 		s.Tables[t.Name] = t
+	}
+	for _, name := range []string{taskTable, serviceTable} {
+		s.Tables[name].Indexes[byAddress] = &memdb.IndexSchema{Name: byAddress, AllowMissing: true, Indexer: indexes(addressesOf)}
 	}
 	return s
 }

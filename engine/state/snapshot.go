@@ -40,7 +40,7 @@ func (v View) WriteSnapshot(to io.Writer) error {
 	if _, err := marshal.MarshalTo(out, &api.SnapshotHeader{Format: snapshotFormat, Index: v.index}); err != nil {
 		return err
 	}
-	for _, t := range []string{clusterTable, nodeTable, stackTable, releaseTable, serviceTable, versionTable, slotTable, taskTable, rolloutTable, secretTable, bundleTable, tokenTable, operatorTable} {
+	for _, t := range []string{clusterTable, nodeTable, stackTable, releaseTable, serviceTable, versionTable, slotTable, taskTable, rolloutTable, secretTable, bundleTable, tokenTable, operatorTable, networkTable} {
 		rows, err := v.txn.Get(t, idIndex+"_prefix", "")
 		if err != nil {
 			return err
@@ -175,6 +175,8 @@ func record(row any) *api.Record {
 		return &api.Record{Row: &api.Record_Token{Token: r}}
 	case *api.Operator:
 		return &api.Record{Row: &api.Record_Operator{Operator: r}}
+	case *api.Network:
+		return &api.Record{Row: &api.Record_Network{Network: r}}
 	}
 	panic(fmt.Sprintf("no record for %T", row))
 }
@@ -207,6 +209,8 @@ func insert(txn *memdb.Txn, rec *api.Record) error {
 		return txn.Insert(tokenTable, r.Token)
 	case *api.Record_Operator:
 		return txn.Insert(operatorTable, r.Operator)
+	case *api.Record_Network:
+		return txn.Insert(networkTable, r.Network)
 	}
 	return fmt.Errorf("unknown record %T", rec.Row)
 }

@@ -15,6 +15,14 @@ func (d *Daemon) Left(err error) error {
 	if !errors.Is(err, errLeft) {
 		return err
 	}
+	d.mu.Lock()
+	a := d.agent
+	d.mu.Unlock()
+	if a != nil {
+		if err := a.Dismantle(); err != nil {
+			d.log.Error("something of the cluster's networks is left on this host", "error", err)
+		}
+	}
 	return d.folder.Leave()
 }
 

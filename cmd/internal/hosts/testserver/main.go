@@ -3,6 +3,9 @@
 //
 //	/health  200, or 503 while $UNHEALTHY is set
 //	/        hostname and $TAG, a line each
+//	/ask?url=URL       what it gets from there, on a new connection
+//	/lookup?name=NAME  the addresses of a name, a line each
+//	/take              how many bytes it was sent
 //
 // Datagrams to the same port are answered with hostname and $TAG, too.
 //
@@ -12,11 +15,14 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,6 +32,12 @@ func main() {
 		if os.Getenv("UNHEALTHY") != "" {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
+	})
+	http.HandleFunc("/ask", ask)
+	http.HandleFunc("/lookup", lookup)
+	http.HandleFunc("/take", func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprintln(w, n, err)
 	})
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		host, _ := os.Hostname()
@@ -41,6 +53,35 @@ func main() {
 	at := ":" + cmp.Or(os.Getenv("PORT"), "8888")
 	go answerDatagrams(at)
 	log.Fatal(http.ListenAndServe(at, nil))
+}
+
+func ask(w http.ResponseWriter, r *http.Request) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	var a *http.Response
+	var err error
+	if n, _ := strconv.Atoi(r.FormValue("send")); n > 0 {
+		a, err = client.Post(r.FormValue("url"), "text/plain", strings.NewReader(strings.Repeat("plain as day ", n/13+1)))
+	} else {
+		a, err = client.Get(r.FormValue("url"))
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer a.Body.Close()
+	w.WriteHeader(a.StatusCode)
+	_, _ = io.Copy(w, a.Body)
+}
+
+func lookup(w http.ResponseWriter, r *http.Request) {
+	all, err := net.DefaultResolver.LookupHost(r.Context(), r.FormValue("name"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	for _, a := range all {
+		fmt.Fprintln(w, a)
+	}
 }
 
 func answerDatagrams(at string) {

@@ -1,0 +1,246 @@
+// Package names is a node's DNS server: on each network's own address of this
+// host it answers the tasks there. A service's name is its virtual address,
+// "tasks.NAME" are its tasks in rotation, "SLOT.NAME" is one task; each also with
+// ".STACK" behind. What it doesn't know goes to the host's own resolvers.
+package names
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"orch/engine/api"
+)
+
+const (
+	port = "53"
+	// ttl of answers, in seconds: tasks come and go.
+	ttl = 1
+	// holdFor is how long at most a new task waits for what it asks for to work.
+	holdFor = 2 * time.Second
+	// again is the pause before a listener is tried again.
+	again = 2 * time.Second
+)
+
+// Server answers the tasks here. Names may be called at any time; all is safe
+// for concurrent use.
+type Server struct {
+	Logger *slog.Logger
+	// Resolvers is the file that names those of the host; "": /etc/resolv.conf.
+	Resolvers string
+
+	mu        sync.Mutex
+	ctx       context.Context // of Run; nil before
+	work      sync.WaitGroup
+	zones     map[string]*api.Zone       // by network
+	gateways  map[string]string          // network by address
+	clients   map[string]*api.NameClient // by address
+	news      chan struct{}              // closed when Names was called
+	listening map[string]context.CancelFunc
+	upstream  upstream
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.listen()
+	s.mu.Unlock()
+	<-ctx.Done()
+	s.mu.Lock()
+	s.ctx = nil
+	s.mu.Unlock()
+	s.work.Wait()
+	return ctx.Err()
+}
+
+// Names replaces what is known.
+func (s *Server) Names(n *api.Names) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.zones, s.gateways, s.clients = map[string]*api.Zone{}, map[string]string{}, map[string]*api.NameClient{}
+	for _, z := range n.Zones {
+		s.zones[z.Network], s.gateways[z.Gateway] = z, z.Network
+	}
+	for _, c := range n.Clients {
+		s.clients[c.Address] = c
+	}
+	if s.news != nil {
+		close(s.news)
+	}
+	s.news = make(chan struct{})
+	s.listen()
+}
+
+// listen makes the listeners those of the zones; s.mu is held.
+func (s *Server) listen() {
+	if s.ctx == nil {
+		return
+	}
+	if s.listening == nil {
+		s.listening = map[string]context.CancelFunc{}
+	}
+	for gateway := range s.gateways {
+		if s.listening[gateway] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(s.ctx)
+		s.listening[gateway] = cancel
+		s.work.Go(func() { s.serve(ctx, gateway) })
+	}
+	for gateway, cancel := range s.listening {
+		if _, wanted := s.gateways[gateway]; !wanted {
+			cancel()
+			delete(s.listening, gateway)
+		}
+	}
+}
+
+// serve answers on one address, by UDP and TCP, until ctx ends.
+func (s *Server) serve(ctx context.Context, gateway string) {
+	said := false
+	for ctx.Err() == nil {
+		err := s.answerOn(ctx, net.JoinHostPort(gateway, port), gateway)
+		if err != nil && ctx.Err() == nil {
+			if !said {
+				said = true
+				s.Logger.Error("cannot answer tasks that ask for names; trying again", "address", gateway, "error", err)
+			}
+			t := time.NewTimer(again)
+			select {
+			case <-ctx.Done():
+			case <-t.C:
+			}
+			t.Stop()
+		}
+	}
+}
+
+// early lets an address be bound before its bridge is there, and after.
+var early = net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	var err error
+	if broken := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); broken != nil {
+		return broken
+	}
+	return err
+}}
+
+func (s *Server) answerOn(ctx context.Context, address, gateway string) error {
+	packets, err := early.ListenPacket(ctx, "udp4", address)
+	if err != nil {
+		return err
+	}
+	defer packets.Close()
+	streams, err := early.Listen(ctx, "tcp4", address)
+	if err != nil {
+		return err
+	}
+	defer streams.Close()
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		host, _, _ := net.SplitHostPort(w.RemoteAddr().String())
+		_, udp := w.RemoteAddr().(*net.UDPAddr)
+		a := s.answer(ctx, q, host, gateway)
+		if udp {
+			a.Truncate(room(q))
+		}
+		_ = w.WriteMsg(a)
+	})
+	servers := []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: streams, Handler: handler}}
+	failed := make(chan error, len(servers))
+	for _, server := range servers {
+		go func() { failed <- server.ActivateAndServe() }()
+	}
+	ended := len(servers)
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+		ended--
+	}
+	packets.Close()
+	streams.Close()
+	for range ended {
+		<-failed
+	}
+	return err
+}
+
+// room is how much fits into the datagram that answers q.
+func room(q *dns.Msg) int {
+	if opt := q.IsEdns0(); opt != nil && opt.UDPSize() > dns.MinMsgSize {
+		return min(int(opt.UDPSize()), 1232)
+	}
+	return dns.MinMsgSize
+}
+
+// answer is that to a question from an address on the network of gateway.
+func (s *Server) answer(ctx context.Context, q *dns.Msg, from, gateway string) *dns.Msg {
+	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery || q.Question[0].Qclass != dns.ClassINET {
+		return failure(q, dns.RcodeNotImplemented)
+	}
+	ask := q.Question[0]
+	name := strings.ToLower(strings.TrimSuffix(ask.Name, "."))
+	hold := time.NewTimer(holdFor)
+	defer hold.Stop()
+	for {
+		s.mu.Lock()
+		zones, held, news := s.zonesOf(from, gateway)
+		s.mu.Unlock()
+		found := lookup(zones, name)
+		if found == nil {
+			if len(zones) > 0 && internal(zones) {
+				return failure(q, dns.RcodeNameError)
+			}
+			return s.upstream.ask(ctx, q, s.Resolvers)
+		}
+		if held && found.virtual {
+			select {
+			case <-news:
+				continue
+			case <-hold.C:
+			case <-ctx.Done():
+			}
+		}
+		return found.reply(q)
+	}
+}
+
+// zonesOf are those that the asker is on, that of the gateway first; s.mu is
+// held.
+func (s *Server) zonesOf(from, gateway string) (zones []*api.Zone, held bool, news chan struct{}) {
+	here := s.gateways[gateway]
+	if z := s.zones[here]; z != nil {
+		zones = append(zones, z)
+	}
+	if c := s.clients[from]; c != nil {
+		held = c.Held
+		for _, n := range c.Networks {
+			if z := s.zones[n]; n != here && z != nil {
+				zones = append(zones, z)
+			}
+		}
+	}
+	return zones, held, s.news
+}
+
+func internal(zones []*api.Zone) bool {
+	for _, z := range zones {
+		if !z.Internal {
+			return false
+		}
+	}
+	return true
+}
+
+func failure(q *dns.Msg, code int) *dns.Msg {
+	a := new(dns.Msg)
+	a.SetRcode(q, code)
+	return a
+}

@@ -1,0 +1,423 @@
+// Package overlay joins a network's bridges on different hosts: each has a
+// vxlan device that leads to the others, over the mesh where the network is
+// encrypted. Nothing is flooded and nothing learnt: who is where comes from the
+// engine, and the kernel answers ARP for those elsewhere. Devices are made where
+// there is both a bridge here and a task elsewhere, and put right whenever
+// links change, as they do when a runtime restarts.
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+)
+
+// UDP ports of vxlan, on every node: not the standard one, which others use.
+const (
+	plainPort     = 4750
+	encryptedPort = 4751 // only let in from the mesh
+)
+
+// settle is how long a burst of changes of links is let settle, and retry the
+// pause after a failure.
+const (
+	settle = 100 * time.Millisecond
+	retry  = 2 * time.Second
+)
+
+// Bridge is the name of a network's bridge on every host.
+func Bridge(vni uint32) string { return fmt.Sprintf("orb%06x", vni) }
+
+func device(vni uint32) string { return fmt.Sprintf("orv%06x", vni) }
+
+// Mesh is what encrypted networks travel through.
+type Mesh interface {
+	Device() string
+	Set(address string, peers []*api.MeshPeer) error
+}
+
+// Overlay keeps a node's devices. It is safe for concurrent use.
+type Overlay struct {
+	Mesh   Mesh
+	Logger *slog.Logger
+
+	mu     sync.Mutex
+	want   *api.Overlay
+	meshed *api.Overlay       // what the mesh was set to
+	made   map[uint32]*joined // by VNI
+	said   map[string]string  // errors that were told, by what
+	walled bool
+	again  *time.Timer // after a failure
+}
+
+// joined is a vxlan device, and what was entered for it.
+type joined struct {
+	bridge, vxlan int               // indexes of links
+	entries       map[string]string // address to host
+}
+
+// Overlay replaces what is wanted, and puts it into effect.
+func (o *Overlay) Overlay(want *api.Overlay) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.want = want
+	o.sync()
+}
+
+// Attach makes sure that a network whose bridge was just made reaches other
+// hosts, before a task begins to use it.
+func (o *Overlay) Attach(vni uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.want == nil {
+		return
+	}
+	for _, n := range o.want.Networks {
+		if n.Vni == vni {
+			o.report(n.Id, o.join(n))
+		}
+	}
+}
+
+// Run puts right what others change, until ctx ends. Devices stay.
+func (o *Overlay) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := o.watch(ctx); err != nil && ctx.Err() == nil {
+			o.Logger.Warn("cannot watch links", "error", err)
+			pause(ctx, retry)
+		}
+	}
+	return ctx.Err()
+}
+
+func (o *Overlay) watch(ctx context.Context) error {
+	links, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
+	defer close(done)
+	var failed error
+	err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: func(err error) { failed = err }})
+	if err != nil {
+		return err
+	}
+	o.resync()
+	for {
+		select {
+		case <-ctx.Done():
+			go func() { // until the subscription has seen that it is over
+				for range links {
+				}
+			}()
+			return ctx.Err()
+		case l, ok := <-links:
+			if !ok {
+				return cmpError(failed, "the kernel ended the subscription")
+			}
+			if !o.concerns(l.Attrs().Name) {
+				continue
+			}
+			pause(ctx, settle)
+			for empty := false; !empty; {
+				select {
+				case <-links:
+				default:
+					empty = true
+				}
+			}
+			o.resync()
+		}
+	}
+}
+
+func cmpError(err error, text string) error {
+	if err != nil {
+		return err
+	}
+	return errors.New(text)
+}
+
+func (o *Overlay) concerns(link string) bool {
+	return strings.HasPrefix(link, "orb") || strings.HasPrefix(link, "orv") || link == o.Mesh.Device()
+}
+
+// resync puts all into effect again, the mesh as well.
+func (o *Overlay) resync() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.meshed = nil
+	o.sync()
+}
+
+// sync makes everything as it is wanted; o.mu is held.
+func (o *Overlay) sync() {
+	if o.want == nil {
+		return
+	}
+	if o.made == nil {
+		o.made = map[uint32]*joined{}
+	}
+	ok := o.report("mesh", o.mesh())
+	wanted := map[uint32]bool{}
+	for _, n := range o.want.Networks {
+		wanted[n.Vni] = true
+		ok = o.report(n.Id, o.join(n)) && ok
+	}
+	for vni := range o.made {
+		if !wanted[vni] {
+			ok = o.report(device(vni), remove(device(vni))) && ok
+			delete(o.made, vni)
+		}
+	}
+	if o.again != nil {
+		o.again.Stop()
+		o.again = nil
+	}
+	if !ok {
+		o.again = time.AfterFunc(retry, o.resync)
+	}
+}
+
+// report tells of an error once; it says whether there is none.
+func (o *Overlay) report(what string, err error) (ok bool) {
+	if o.said == nil {
+		o.said = map[string]string{}
+	}
+	if err == nil {
+		delete(o.said, what)
+		return true
+	}
+	if text := err.Error(); o.said[what] != text {
+		o.said[what] = text
+		o.Logger.Error("a network doesn't reach other hosts; trying again", "network", what, "error", err)
+	}
+	return false
+}
+
+// Errors says what doesn't work, by network or "mesh".
+func (o *Overlay) Errors() map[string]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := map[string]string{}
+	for what, text := range o.said {
+		all[what] = text
+	}
+	return all
+}
+
+// mesh sets up the mesh once it has peers.
+func (o *Overlay) mesh() error {
+	want := &api.Overlay{MeshAddress: o.want.MeshAddress, Peers: o.want.Peers}
+	if want.MeshAddress == "" || len(want.Peers) == 0 && o.meshed == nil || o.meshed != nil && proto.Equal(want, o.meshed) {
+		return nil
+	}
+	if err := o.Mesh.Set(want.MeshAddress, want.Peers); err != nil {
+		return err
+	}
+	o.meshed = want
+	return nil
+}
+
+// join makes a network's device if both ends of it are there.
+func (o *Overlay) join(n *api.OverlayNetwork) error {
+	bridge, err := netlink.LinkByName(Bridge(n.Vni))
+	local := o.want.HostAddress
+	if n.Encrypted {
+		local = o.want.MeshAddress
+	}
+	switch {
+	case errors.As(err, &netlink.LinkNotFoundError{}), err == nil && (len(n.Neighbours) == 0 && o.made[n.Vni] == nil):
+		delete(o.made, n.Vni)
+		return remove(device(n.Vni))
+	case err != nil:
+		return err
+	case local == "":
+		return nil // not known yet
+	}
+	source, err := resolve(local)
+	if err != nil {
+		return err
+	}
+	if !o.walled {
+		if err := wall(o.Mesh.Device()); err != nil {
+			return fmt.Errorf("cannot keep strangers out of encrypted networks: %w", err)
+		}
+		o.walled = true
+	}
+	vxlan, err := ensure(n, bridge, source)
+	if err != nil {
+		return fmt.Errorf("cannot make a vxlan device: %w", err)
+	}
+	j := o.made[n.Vni]
+	if j == nil || j.bridge != bridge.Attrs().Index || j.vxlan != vxlan.Attrs().Index {
+		if j, err = seen(bridge, vxlan); err != nil {
+			return err
+		}
+		if o.made == nil {
+			o.made = map[uint32]*joined{}
+		}
+		o.made[n.Vni] = j
+	}
+	return j.enter(n.Neighbours)
+}
+
+func resolve(host string) (net.IP, error) {
+	if ip := net.ParseIP(host); ip != nil {
+		return ip, nil
+	}
+	a, err := net.ResolveIPAddr("ip4", host)
+	if err != nil {
+		return nil, err
+	}
+	return a.IP, nil
+}
+
+// ensure makes a network's vxlan device, or makes one anew that is otherwise.
+func ensure(n *api.OverlayNetwork, bridge netlink.Link, source net.IP) (netlink.Link, error) {
+	port := plainPort
+	if n.Encrypted {
+		port = encryptedPort
+	}
+	name := device(n.Vni)
+	link, err := netlink.LinkByName(name)
+	if v, ok := link.(*netlink.Vxlan); err == nil && (!ok || v.VxlanId != int(n.Vni) || v.Port != port || !v.SrcAddr.Equal(source)) {
+		if err := netlink.LinkDel(link); err != nil {
+			return nil, err
+		}
+		link = nil
+	}
+	if link == nil || err != nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = name, int(n.Mtu)
+		if err := netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(n.Vni), SrcAddr: source, Port: port, Learning: false, UDPCSum: true}); err != nil {
+			return nil, err
+		}
+		if link, err = netlink.LinkByName(name); err != nil {
+			return nil, err
+		}
+	}
+	if link.Attrs().MasterIndex != bridge.Attrs().Index {
+		if err := netlink.LinkSetMaster(link, bridge); err != nil {
+			return nil, err
+		}
+	}
+	return link, errors.Join(netlink.LinkSetLearning(link, false), netlink.LinkSetFlood(link, false), netlink.LinkSetBrNeighSuppress(link, true), netlink.LinkSetUp(link))
+}
+
+// seen is what the kernel has of a device: an agent before this one may have
+// entered it.
+func seen(bridge, vxlan netlink.Link) (*joined, error) {
+	j := &joined{bridge: bridge.Attrs().Index, vxlan: vxlan.Attrs().Index, entries: map[string]string{}}
+	arp, err := netlink.NeighList(j.bridge, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range arp {
+		if n.State&unix.NUD_PERMANENT != 0 && n.IP.To4() != nil {
+			j.entries[n.IP.String()] = "" // entered anew, or taken away
+		}
+	}
+	return j, nil
+}
+
+// enter makes the kernel know exactly these neighbours.
+func (j *joined) enter(neighbours []*api.Neighbour) error {
+	wanted := make(map[string]bool, len(neighbours))
+	var all []error
+	for _, n := range neighbours {
+		wanted[n.Address] = true
+		if old, there := j.entries[n.Address]; there && old == n.Host {
+			continue
+		}
+		if err := j.put(n); err != nil {
+			all = append(all, fmt.Errorf("cannot enter %s: %w", n.Address, err))
+			continue
+		}
+		j.entries[n.Address] = n.Host
+	}
+	for address := range j.entries {
+		if !wanted[address] {
+			j.drop(address)
+			delete(j.entries, address)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// MAC is the hardware address that goes with a task's address.
+func MAC(ip net.IP) net.HardwareAddr {
+	ip = ip.To4()
+	return net.HardwareAddr{0x02, 0x42, ip[0], ip[1], ip[2], ip[3]}
+}
+
+func (j *joined) put(n *api.Neighbour) error {
+	ip := net.ParseIP(n.Address).To4()
+	if ip == nil {
+		return errors.New("it is no address")
+	}
+	host, err := resolve(n.Host)
+	if err != nil {
+		return err
+	}
+	mac := MAC(ip)
+	return errors.Join(
+		// Where frames for it go: out of the bridge by the vxlan, and from there to its host.
+		netlink.NeighSet(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_NOARP, Flags: unix.NTF_MASTER, HardwareAddr: mac}),
+		netlink.NeighSet(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_PERMANENT, Flags: unix.NTF_SELF, HardwareAddr: mac, IP: host}),
+		// What is answered to those here who ask for it.
+		netlink.NeighSet(&netlink.Neigh{LinkIndex: j.bridge, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT, IP: ip, HardwareAddr: mac}),
+	)
+}
+
+// drop forgets a neighbour; what isn't there needs no forgetting.
+func (j *joined) drop(address string) {
+	ip := net.ParseIP(address).To4()
+	mac := MAC(ip)
+	_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: j.bridge, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT, IP: ip, HardwareAddr: mac})
+	_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_PERMANENT, Flags: unix.NTF_SELF, HardwareAddr: mac})
+	_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_NOARP, Flags: unix.NTF_MASTER, HardwareAddr: mac})
+}
+
+func remove(name string) error {
+	link, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
+}
+
+// Remove takes away all devices that were made for networks.
+func (o *Overlay) Remove() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.again != nil {
+		o.again.Stop()
+	}
+	o.want, o.walled = nil, false
+	var all []error
+	for vni := range o.made {
+		all = append(all, remove(device(vni)))
+	}
+	o.made = nil
+	return errors.Join(append(all, unwall(o.Mesh.Device()))...)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

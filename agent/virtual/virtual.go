@@ -1,0 +1,188 @@
+// Package virtual leads tasks from services' virtual addresses to tasks, by
+// rules in each task's own network namespace: any protocol and port, at the
+// kernel's speed, and the one that is asked sees who asks. What a service has
+// no task for is refused at once.
+package virtual
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"orch/engine/api"
+)
+
+// table is ours in each namespace.
+const table = "orch"
+
+// atOnce namespaces are worked on.
+const atOnce = 4
+
+// Addresses keeps the rules. It is safe for concurrent use.
+type Addresses struct {
+	Logger *slog.Logger
+
+	mu   sync.Mutex
+	done map[string]*api.Namespace // in effect, by task
+	said map[string]string         // errors that were told, by task
+}
+
+// Virtual makes the rules of these namespaces; it says which, by their tasks,
+// have them.
+func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.done == nil {
+		a.done, a.said = map[string]*api.Namespace{}, map[string]string{}
+	}
+	settled = map[string]bool{}
+	there := map[string]bool{}
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, n := range all {
+		there[n.Task] = true
+		old := a.done[n.Task]
+		if old != nil && proto.Equal(old, n) {
+			mu.Lock()
+			settled[n.Task] = true
+			mu.Unlock()
+			continue
+		}
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			err := write(old, n)
+			mu.Lock()
+			defer mu.Unlock()
+			if errors.Is(err, os.ErrNotExist) { // it has ended
+				return
+			}
+			if err != nil {
+				if a.said[n.Task] != err.Error() {
+					a.said[n.Task] = err.Error()
+					a.Logger.Error("a task can't use virtual addresses", "task", n.Task, "error", err)
+				}
+				return
+			}
+			delete(a.said, n.Task)
+			a.done[n.Task], settled[n.Task] = n, true
+		})
+	}
+	work.Wait()
+	for id := range a.done {
+		if !there[id] {
+			delete(a.done, id)
+			delete(a.said, id)
+		}
+	}
+	return settled
+}
+
+// write replaces a namespace's rules in one step, and makes flows of datagrams
+// to what is gone begin anew.
+func write(old, n *api.Namespace) error {
+	ns, err := netns.GetFromPath(n.Path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	c, err := nftables.New(nftables.WithNetNSFd(int(ns)))
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: table}
+	c.AddTable(t)
+	c.DelTable(t)
+	c.AddTable(t)
+	out := c.AddChain(&nftables.Chain{Table: t, Name: "lead", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest})
+	none := c.AddChain(&nftables.Chain{Table: t, Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
+	for i, v := range n.Virtuals {
+		to := []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(v.Address).To4()},
+		}
+		chain := out
+		switch len(v.Targets) {
+		case 0:
+			chain = none
+			to = append(to, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpPort})
+		case 1:
+			to = append(to, &expr.Immediate{Register: 1, Data: net.ParseIP(v.Targets[0]).To4()}, nat())
+		default:
+			m := &nftables.Set{Table: t, Name: fmt.Sprintf("v%d", i), IsMap: true, Constant: true, KeyType: nftables.TypeInteger, DataType: nftables.TypeIPAddr}
+			var elements []nftables.SetElement
+			for j, target := range v.Targets {
+				elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(j)), Val: net.ParseIP(target).To4()})
+			}
+			if err := c.AddSet(m, elements); err != nil {
+				return err
+			}
+			to = append(to,
+				&expr.Numgen{Register: 1, Modulus: uint32(len(v.Targets)), Type: unix.NFT_NG_INCREMENTAL},
+				&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m.Name, SetID: m.ID}, nat())
+		}
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: to})
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("cannot write its rules: %w", err)
+	}
+	return forget(ns, left(old, n))
+}
+
+// icmpPort is ICMP's code for an unreachable port.
+const icmpPort = 3
+
+func nat() expr.Any {
+	return &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}
+}
+
+// left are targets that are none any more.
+func left(old, n *api.Namespace) map[string]bool {
+	gone := map[string]bool{}
+	for _, v := range old.GetVirtuals() {
+		for _, t := range v.Targets {
+			gone[t] = true
+		}
+	}
+	for _, v := range n.Virtuals {
+		for _, t := range v.Targets {
+			delete(gone, t)
+		}
+	}
+	return gone
+}
+
+// forget ends the kernel's memory of UDP flows to addresses; those of TCP go
+// on, as their connections do.
+func forget(ns netns.NsHandle, gone map[string]bool) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	_, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsTo(gone))
+	return err
+}
+
+// flowsTo matches UDP flows that were led to one of the addresses.
+type flowsTo map[string]bool
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f flowsTo) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	return flow.Forward.Protocol == unix.IPPROTO_UDP && f[flow.Reverse.SrcIP.String()]
+}
