@@ -92,7 +92,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, ports: &ingress.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1), networks: networks, none: none}
-	a.plane = &network.Plane{Node: cfg.NodeID, Publisher: a.ports}
+	a.plane = &network.Plane{Node: cfg.NodeID, Publisher: a.ports, PortsFile: filepath.Join(cfg.Dir, "inside.json"), Logger: cfg.Logger}
 	if networks != nil {
 		networks.into(a.plane)
 	}
@@ -108,7 +108,7 @@ func New(cfg Config) (*Agent, error) {
 		}
 	}
 	a.worker = worker.New(worker.Config{
-		Cluster: cfg.Cluster, Runtimes: []worker.Runtime{d, p}, Checks: checks, Local: a.local, Logger: cfg.Logger,
+		Cluster: cfg.Cluster, Runtimes: []worker.Runtime{d, p}, Checks: checks, Local: a.local, Inside: a.plane.Inside, Logger: cfg.Logger,
 	})
 	return a, nil
 }

@@ -196,9 +196,9 @@ func (b *stackBuilder) urls(s *Service, at syntax.Position, where, text string) 
 		case b.bad:
 		case target == nil:
 			b.report(at, "service %q: %s uses the address of %q, which is not in the stack", s.spec.Name, where, u.Service)
-		case target.spec.Task.Runtime != s.spec.Task.Runtime:
-			b.report(at, "service %q runs with runtime %q and can't reach %q, which runs with %q (%s): use one runtime for both",
-				s.spec.Name, s.spec.Task.Runtime, u.Service, target.spec.Task.Runtime, where)
+		case target.spec.Task.Runtime != s.spec.Task.Runtime && !slices.ContainsFunc(target.spec.Ports, func(p *api.PortSpec) bool { return int(p.Target) == u.Port }):
+			b.report(at, "service %q runs with runtime %q and reaches %q, which runs with %q, only by ports that it declares (%s): give %q ports = [%d]",
+				s.spec.Name, s.spec.Task.Runtime, u.Service, target.spec.Task.Runtime, where, u.Service, u.Port)
 		}
 	}
 }

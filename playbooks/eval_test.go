@@ -79,7 +79,7 @@ func TestWholePlaybookErrors(t *testing.T) {
 		"compose":         {"compose('a.yml')", "not supported yet"},
 		"cycle":           {"a = service('a', image = 'x')\nb = service('b', image = 'x', depends_on = [ready(a)])\na2 = a.with_(depends_on = [ready(b)])\nstack('s', services = [a2, b])", "wait for one another"},
 		"url elsewhere":   {"a = service('a', image = 'x')\nb = service('b', image = 'x', env = {'A': a.url(80)})\nstack('s', services = [b])", `uses the address of "a", which is not in the stack`},
-		"url of runtimes": {"a = service('a', image = 'x')\nb = service('b', command = ['b'], env = {'A': a.url(80)})\nstack('s', services = [a, b])", "use one runtime for both"},
+		"url of runtimes": {"a = service('a', image = 'x')\nb = service('b', command = ['b'], env = {'A': a.url(80)})\nstack('s', services = [a, b])", "give \"a\" ports = [80]"},
 		"url in command":  {"a = service('a', image = 'x')\nb = service('b', image = 'x', command = [a.url(80)])", "not in command"},
 		"secret in env":   {"service('a', image = 'x', env = {'P': secret('p', generate = 32)})", "give the program its .path"},
 		"same port":       {"stack('s', services = [service(n, image = 'x', ports = [port(80, publish = 80)]) for n in ['a', 'b']])", "publishes already"},

@@ -6,8 +6,10 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"orch/engine/api"
@@ -25,6 +27,7 @@ const (
 type front struct {
 	address  string
 	protocol string
+	inside   bool // the address may not be there yet
 	logger   *slog.Logger
 	cancel   context.CancelFunc
 	dial     func(context.Context, *api.Target) (net.Conn, error)
@@ -40,6 +43,21 @@ type front struct {
 	flows      flows // udp
 	waiting    int
 	news       chan struct{} // closed when targets change
+}
+
+// config is how its socket is made.
+func (f *front) config() *net.ListenConfig {
+	c := &net.ListenConfig{}
+	if f.inside {
+		c.Control = func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			if broken := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); broken != nil {
+				return broken
+			}
+			return err
+		}
+	}
+	return c
 }
 
 func (f *front) set(r *api.Route) {

@@ -64,7 +64,7 @@ func (p *Publisher) Publish(routes []*api.Route) {
 		wanted[key] = true
 		f := p.fronts[key]
 		if f == nil {
-			f = &front{address: address, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{})}
+			f = &front{address: address, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{})}
 			p.fronts[key] = f
 			p.open(f)
 		}
@@ -109,7 +109,7 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 			}
 			continue
 		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.address)
+		l, err := f.config().Listen(ctx, "tcp", f.address)
 		if err != nil {
 			failed(err)
 			continue

@@ -62,7 +62,7 @@ func (all flows) unanswered() map[string]uint32 {
 
 // serveUDP serves until ctx ends, or the port can't be had.
 func (f *front) serveUDP(ctx context.Context) error {
-	l, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", f.address)
+	l, err := f.config().ListenPacket(ctx, "udp", f.address)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (t *table) ready(e *api.Endpoint, node string, local map[string]Local) bool
 
 // namespaces are those of the node's own tasks, with the virtual addresses
 // that they may use.
-func (t *table) namespaces(node string, local map[string]Local) []*api.Namespace {
+func (t *table) namespaces(node string, local map[string]Local, ports *insides) []*api.Namespace {
 	targets := map[string]map[string][]string{} // network, service, addresses
 	for _, e := range t.endpoints {
 		if !t.ready(e, node, local) {
@@ -90,6 +90,9 @@ func (t *table) namespaces(node string, local map[string]Local) []*api.Namespace
 	for id, s := range t.services {
 		for network, address := range s.Addresses {
 			v := &api.Virtual{Address: address, Targets: targets[network][id]}
+			if s.Process {
+				v.Ports = t.through(s, network, ports)
+			}
 			slices.SortFunc(v.Targets, compareAddresses)
 			virtuals[network] = append(virtuals[network], v)
 		}

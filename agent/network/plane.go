@@ -1,7 +1,9 @@
 package network
 
 import (
+	"cmp"
 	"context"
+	"log/slog"
 	"sync"
 
 	"orch/engine/api"
@@ -35,6 +37,9 @@ type Plane struct {
 	Overlay Overlayer
 	Virtual Virtualizer
 	Names   Namer
+	// PortsFile is where the ports inside this host are written down; "": nowhere.
+	PortsFile string
+	Logger    *slog.Logger // nil: slog.Default()
 
 	once    sync.Once
 	changed chan struct{} // Followed may say something else
@@ -44,6 +49,7 @@ type Plane struct {
 	table   table
 	local   map[string]Local
 	applied uint64 // epoch in effect
+	inside  *insides
 }
 
 func (p *Plane) init() {
@@ -66,13 +72,17 @@ func (p *Plane) Run(ctx context.Context) error {
 func (p *Plane) apply() {
 	p.mu.Lock()
 	epoch, routes := p.table.epoch, p.table.routes(p.Node, p.local)
+	if p.table.services != nil {
+		p.ports().keep(p.table.services)
+		routes = append(routes, p.table.inside(p.Node, p.local, p.ports())...)
+	}
 	var overlay *api.Overlay
 	var namespaces []*api.Namespace
 	if p.Overlay != nil {
 		overlay = p.table.overlay(p.Node)
 	}
 	if p.Virtual != nil {
-		namespaces = p.table.namespaces(p.Node, p.local)
+		namespaces = p.table.namespaces(p.Node, p.local, p.ports())
 	}
 	p.mu.Unlock()
 	p.Publisher.Publish(routes)
@@ -93,6 +103,18 @@ func (p *Plane) apply() {
 	p.applied = epoch
 	p.mu.Unlock()
 	p.Ended()
+}
+
+// ports are those inside this host; p.mu is held.
+func (p *Plane) ports() *insides {
+	if p.inside == nil {
+		var err error
+		if p.inside, err = openInsides(p.PortsFile); err != nil {
+			cmp.Or(p.Logger, slog.Default()).Error("services get new ports inside this host", "error", err)
+			p.inside = &insides{file: p.PortsFile, ports: map[string]uint32{}, seen: map[string]bool{}}
+		}
+	}
+	return p.inside
 }
 
 // Follow takes the endpoint table, or what changed of it, from the engine.

@@ -109,6 +109,9 @@ func write(old, n *api.Namespace) error {
 	out := c.AddChain(&nftables.Chain{Table: t, Name: "lead", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest})
 	none := c.AddChain(&nftables.Chain{Table: t, Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
 	for i, v := range n.Virtuals {
+		for _, p := range v.Ports {
+			c.AddRule(&nftables.Rule{Table: t, Chain: out, Exprs: through(v.Address, p)})
+		}
 		to := []expr.Any{
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(v.Address).To4()},
@@ -116,6 +119,9 @@ func write(old, n *api.Namespace) error {
 		chain := out
 		switch len(v.Targets) {
 		case 0:
+			if len(v.Ports) > 0 {
+				continue
+			}
 			chain = none
 			to = append(to, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpPort})
 		case 1:
@@ -139,6 +145,25 @@ func write(old, n *api.Namespace) error {
 		return fmt.Errorf("cannot write its rules: %w", err)
 	}
 	return forget(ns, left(old, n))
+}
+
+// through leads one port to another of this host.
+func through(address string, p *api.VirtualPort) []expr.Any {
+	proto := byte(unix.IPPROTO_TCP)
+	if p.Udp {
+		proto = unix.IPPROTO_UDP
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(address).To4()},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(uint16(p.Port))},
+		&expr.Immediate{Register: 1, Data: net.ParseIP(p.Host).To4()},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(uint16(p.To))},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2, Specified: true},
+	}
 }
 
 // icmpPort is ICMP's code for an unreachable port.

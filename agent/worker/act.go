@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -143,18 +144,21 @@ func (a *actor) stop(ctx context.Context) {
 }
 
 // resolve replaces url placeholders by what is right for the task's runtime:
-// services have their names on Docker's networks; processes share the
-// node's own address.
-func resolve(t *task.Task) {
+// services have their names on networks; a process reaches them by a port of its
+// own node, whatever they are and wherever they run.
+func (w *Worker) resolve(t *task.Task) {
 	url := func(u api.Url) string {
-		host := u.Service
+		host, port := u.Service, itoa(u.Port)
 		if t.Spec.Runtime == "process" {
 			host = "127.0.0.1"
+			if address, ok := w.inside(t.Stack+"/"+u.Service, uint32(u.Port)); ok {
+				host, port, _ = net.SplitHostPort(address)
+			}
 		}
 		if u.Scheme == "host" {
 			return host
 		}
-		return u.Scheme + "://" + host + ":" + itoa(u.Port)
+		return u.Scheme + "://" + net.JoinHostPort(host, port)
 	}
 	for k, v := range t.Spec.Env {
 		t.Spec.Env[k] = api.ResolveUrls(v, url)

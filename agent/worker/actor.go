@@ -40,7 +40,7 @@ func (w *Worker) newActor(as *api.Assignment) *actor {
 		ID: as.TaskId, Cluster: w.Cluster, Stack: as.Stack, Service: as.Service, Slot: as.Slot, Version: as.Version,
 		Spec: proto.CloneOf(as.Spec), Files: as.Files, Networks: as.Networks, Volumes: as.Volumes, Labels: as.Labels,
 	}
-	resolve(t)
+	w.resolve(t)
 	a := &actor{w: w, t: t, runtime: w.runtimes[t.Spec.Runtime], ports: as.Ports, created: as.CreatedAt.AsTime(), poke: make(chan struct{}, 1)}
 	a.k = task.Knowledge{Desired: as.Desired, State: as.Status.GetState(), Hold: as.Hold, Drained: as.Drained}
 	// What the engine knows holds until this agent has looked: a task that is

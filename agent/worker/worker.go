@@ -29,14 +29,16 @@ type Health struct {
 	Reason  string // of the newest failure
 }
 
-// Config is what a worker is made of. Every field but Local is needed.
+// Config is what a worker is made of. Every field but Local and Inside is needed.
 type Config struct {
 	Cluster  string
 	Runtimes []Runtime
 	Checks   Checks
 	// Local, if set, is told how the tasks here are, by id: at first, and
 	// whenever that changes.
-	Local  func(map[string]Here)
+	Local func(map[string]Here)
+	// Inside, if set, is where a process of this node reaches a port of a service.
+	Inside func(service string, port uint32) (address string, ok bool)
 	Logger *slog.Logger
 }
 
@@ -54,6 +56,13 @@ type Worker struct {
 	changed map[string]bool            // task ids with an unreported status
 	routes  chan struct{}              // routes may have changed
 	pruning int                        // sweeps and prunes under way
+}
+
+func (w *Worker) inside(service string, port uint32) (address string, ok bool) {
+	if w.Inside == nil {
+		return "", false
+	}
+	return w.Inside(service, port)
 }
 
 // New makes a worker; Run makes it work.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,35 +31,199 @@ func (w *world) from(h *hosts.Host, path string, query ...string) (text string, 
 	return strings.TrimSpace(string(b)), err == nil && a.StatusCode == http.StatusOK
 }
 
+const wideText = `back = network("back")
+bare = network("bare", encrypted = False)
+front = network("front", internal = True)
+def server(name, **more):
+    return service(name, stop_grace = "1s", update = rollout(parallelism = 3, monitor = "100ms"), health = health.http("/health", port = more.pop("at", 8888), interval = "100ms"), **more)
+web = server("web", image = %[1]q, replicas = 3, networks = [back], ports = [8888], env = {"TAG": "web"})
+stack("wide", services = [
+    web,
+    server("asker", image = %[1]q, mode = "global", networks = [front, back, bare], ports = [port(8888, publish = 9093, mode = "host")]),
+    server("open", image = %[1]q, replicas = 3, networks = [bare]),
+    server("other", image = %[1]q, replicas = 1, networks = [front], ports = [port(8888, publish = 9094)]),
+    server("native", at = 8899, runtime = "process", command = [%[2]q], replicas = 1, ports = [port(8899, publish = 9095)],
+           env = {"PORT": "8899", "TAG": "native", "WEB": web.url(8888)}),
+])
+`
+
 // overlay: tasks on different hosts reach each other by name on a network of
-// their stack, and nobody else does.
+// their stack, encrypted, and nobody else does; processes and containers reach
+// each other, too.
 func (w *world) overlay() {
 	path := filepath.Join(w.Dir, "wide.star")
-	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(`back = network("back", encrypted = param("encrypted", default = True))
-front = network("front")
-def server(name, **more):
-    return service(name, image = %q, stop_grace = "1s", health = health.http("/health", port = 8888, interval = "100ms"), **more)
-stack("wide", services = [
-    server("web", replicas = 3, networks = [back], max_per_node = 1, ports = [8888], env = {"TAG": "web"}),
-    server("asker", mode = "global", networks = [front, back], ports = [port(8888, publish = 9093, mode = "host")]),
-    server("other", replicas = 1, networks = [front]),
-])
-`, worldImage)), 0o644))
+	server := filepath.Join(w.Dir, "testserver")
+	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(wideText, worldImage, server)), 0o644))
 	w.orch(w.Hosts[0], "run", path)
+	w.reachAll("at first")
 	for _, h := range w.Hosts {
-		seen := map[string]bool{}
-		w.eventually(h.Name+" reaches all of web", func() bool {
-			text, ok := w.from(h, "ask", "url", "http://web:8888/")
-			if !ok {
-				w.Logf("%s: %s", h.Name, text)
-				return false
-			}
-			seen[strings.Fields(text)[0]] = true
-			return len(seen) == 3
-		})
 		if text, _ := w.from(h, "lookup", "name", "tasks.web"); len(strings.Fields(text)) != 3 {
-			w.Errorf("tasks.web are %q", text)
+			w.Errorf("%s: tasks.web are %q", h.Name, text)
+		}
+		for _, name := range []string{"web.wide", "1.web", "2.web.wide"} {
+			if text, ok := w.from(h, "lookup", "name", name); !ok || len(strings.Fields(text)) != 1 {
+				w.Errorf("%s: %s is %q", h.Name, name, text)
+			}
+		}
+		for _, url := range []string{"http://native:8899/", "http://native.wide:8899/"} {
+			if text, ok := w.from(h, "ask", "url", url); !ok || !strings.HasSuffix(text, "native") {
+				w.Errorf("%s: %s answers %q", h.Name, url, text)
+			}
 		}
 	}
+	w.secluded()
+	w.native()
+	w.secret()
+	w.mended()
 	w.remove("wide")
+}
+
+// reachAll waits until each host's task reaches all three of web by its name.
+func (w *world) reachAll(when string) {
+	w.Helper()
+	for _, h := range w.Hosts {
+		seen, last := map[string]bool{}, ""
+		w.eventually(when+": "+h.Name+" reaches all of web", func() bool {
+			text, ok := w.from(h, "ask", "url", "http://web:8888/")
+			if !ok && text != last {
+				last = text
+				w.Logf("%s: %s: %s", when, h.Name, text)
+			}
+			if ok {
+				seen[strings.Fields(text)[0]] = true
+			}
+			return len(seen) == 3
+		})
+	}
+}
+
+// ask has a published port's task ask for something.
+func (w *world) askOf(port int, path, key, value string) (text string, ok bool) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 15 * time.Second}
+	a, err := client.Get(fmt.Sprintf("http://%s:%d/%s?within=2s&%s=%s", w.Hosts[0].Addr, port, path, key, url.QueryEscape(value)))
+	if err != nil {
+		return err.Error(), false
+	}
+	defer a.Body.Close()
+	b, err := io.ReadAll(a.Body)
+	return strings.TrimSpace(string(b)), err == nil && a.StatusCode == http.StatusOK
+}
+
+// secluded: a task that isn't on a network neither knows its names nor reaches
+// its addresses, and one on an internal network alone gets nowhere else.
+func (w *world) secluded() {
+	w.Helper()
+	if text, ok := w.askOf(9094, "lookup", "name", "asker"); !ok {
+		w.Errorf("other doesn't know asker, which is on its network: %s", text)
+	}
+	if text, ok := w.askOf(9094, "lookup", "name", "web"); ok {
+		w.Errorf("other knows web, which is on no network of its: %s", text)
+	}
+	tasks, _ := w.from(w.Hosts[0], "lookup", "name", "tasks.web")
+	for _, address := range strings.Fields(tasks) {
+		if text, ok := w.askOf(9094, "ask", "url", "http://"+address+":8888/"); ok {
+			w.Errorf("other reaches %s: %s", address, text)
+		}
+	}
+	if text, ok := w.askOf(9094, "ask", "url", fmt.Sprintf("http://%s:9090/", w.Hosts[0].Addr)); ok {
+		w.Errorf("other gets out of its internal network: %s", text)
+	}
+}
+
+// native: a process is given an address by which it reaches containers, also of
+// other hosts.
+func (w *world) native() {
+	w.Helper()
+	text, ok := w.askOf(9095, "env", "name", "WEB")
+	if !ok || !strings.HasPrefix(text, "http://127.0.0.1:") {
+		w.Errorf("web is at %q", text)
+		return
+	}
+	seen := map[string]bool{}
+	w.eventually("the process reaches all of web", func() bool {
+		answer, ok := w.askOf(9095, "ask", "url", text)
+		if ok {
+			seen[strings.Fields(answer)[0]] = true
+		}
+		return len(seen) == 3
+	})
+}
+
+// secret: what tasks tell each other is not to be read between hosts, unless
+// that was asked for.
+func (w *world) secret() {
+	w.Helper()
+	if all, plain := w.overheard("tasks.web"); all < 50 || plain > 0 {
+		w.Errorf("of %d frames between hosts %d were plain", all, plain)
+	}
+	if all, plain := w.overheard("tasks.open"); all < 50 || plain < 50 {
+		w.Errorf("of %d frames between hosts only %d were plain: the capture sees nothing", all, plain)
+	}
+}
+
+// overheard sends a lot, in large packets, from the first host to tasks of that
+// name on all, and counts the frames that leave it, of up to 64 KiB each, and those
+// that can be read.
+func (w *world) overheard(name string) (all, plain int) {
+	w.Helper()
+	cmd := w.Hosts[0].Command(w.Context(), filepath.Join(w.Dir, "testserver"), "capture", "eth0", "plain as day")
+	in, err := cmd.StdinPipe()
+	must(w.T, err)
+	out, err := cmd.StdoutPipe()
+	must(w.T, err)
+	must(w.T, cmd.Start())
+	lines := bufio.NewScanner(out)
+	lines.Scan() // it is ready
+	tasks, _ := w.from(w.Hosts[0], "lookup", "name", name)
+	for _, address := range strings.Fields(tasks) {
+		if text, ok := w.from(w.Hosts[0], "ask", "url", "http://"+address+":8888/take", "send", "2000000"); !ok || !strings.HasPrefix(text, "20000") {
+			w.Errorf("%s took %q of 2000000 bytes", address, text)
+		}
+	}
+	in.Close()
+	lines.Scan()
+	_, err = fmt.Sscan(lines.Text(), &all, &plain)
+	must(w.T, err)
+	must(w.T, cmd.Wait())
+	return all, plain
+}
+
+// mended: what breaks a network's devices is put right.
+func (w *world) mended() {
+	w.Helper()
+	h := w.Hosts[1]
+	links := func() string {
+		out, err := h.Command(w.Context(), "ip", "-br", "link").Output()
+		must(w.T, err)
+		return string(out)
+	}
+	for _, l := range strings.Fields(links()) {
+		if name, _, _ := strings.Cut(l, "@"); strings.HasPrefix(name, "orv") || strings.HasPrefix(name, "orchw") {
+			must(w.T, h.Command(w.Context(), "ip", "link", "del", name).Run())
+		}
+	}
+	w.reachAll("after its devices were deleted")
+	must(w.T, h.RestartDocker(w.Context()))
+	w.eventually("all run again", func() bool { return w.running("wide/asker") == 3 && w.running("wide/web") == 3 })
+	w.reachAll("after Docker was restarted")
+	must(w.T, h.Cut())
+	w.eventually("its tasks are given up", func() bool { return w.running("wide/asker") == 2 })
+	must(w.T, h.Heal())
+	w.eventually("they are back", func() bool { return w.running("wide/asker") == 3 && w.running("wide/web") == 3 })
+	w.reachAll("after it was cut off")
+}
+
+// running counts a service's tasks that are ready.
+func (w *world) running(service string) (n int) {
+	var tasks []crashTask
+	stack, _, _ := strings.Cut(service, "/")
+	if !w.ask(w.Hosts[0], &tasks, "ps", stack) {
+		return -1
+	}
+	for _, t := range tasks {
+		if strings.HasPrefix(t.ID, service+".") && t.Status.Ready {
+			n++
+		}
+	}
+	return n
 }

@@ -1154,6 +1154,7 @@ type EndpointService struct {
 	NewVersion    string                 `protobuf:"bytes,4,opt,name=new_version,json=newVersion,proto3" json:"new_version,omitempty"` // which gets new_percent of them
 	NewPercent    uint32                 `protobuf:"varint,5,opt,name=new_percent,json=newPercent,proto3" json:"new_percent,omitempty"`
 	Addresses     map[string]string      `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // virtual ones, by the network's id
+	Process       bool                   `protobuf:"varint,7,opt,name=process,proto3" json:"process,omitempty"`                                                                              // its tasks have no networks: they are reached through each host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1228,6 +1229,13 @@ func (x *EndpointService) GetAddresses() map[string]string {
 		return x.Addresses
 	}
 	return nil
+}
+
+func (x *EndpointService) GetProcess() bool {
+	if x != nil {
+		return x.Process
+	}
+	return false
 }
 
 // Endpoint is a task that takes part in its service's traffic, or is on its networks.
@@ -2012,7 +2020,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\bmesh_key\x18\x05 \x01(\tR\ameshKey\x12#\n" +
 	"\rmesh_endpoint\x18\x06 \x01(\tR\fmeshEndpoint\x12!\n" +
 	"\fmesh_address\x18\a \x01(\tR\vmeshAddress\x12\x12\n" +
-	"\x04name\x18\b \x01(\tR\x04name\"\xab\x02\n" +
+	"\x04name\x18\b \x01(\tR\x04name\"\xc5\x02\n" +
 	"\x0fEndpointService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x05ports\x18\x02 \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x18\n" +
@@ -2021,7 +2029,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"newVersion\x12\x1f\n" +
 	"\vnew_percent\x18\x05 \x01(\rR\n" +
 	"newPercent\x12E\n" +
-	"\taddresses\x18\x06 \x03(\v2'.orch.v1.EndpointService.AddressesEntryR\taddresses\x1a<\n" +
+	"\taddresses\x18\x06 \x03(\v2'.orch.v1.EndpointService.AddressesEntryR\taddresses\x12\x18\n" +
+	"\aprocess\x18\a \x01(\bR\aprocess\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x03\n" +

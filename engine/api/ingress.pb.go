@@ -34,6 +34,7 @@ type Route struct {
 	Steered       bool                   `protobuf:"varint,6,opt,name=steered,proto3" json:"steered,omitempty"`  // fresh targets get new_percent of what comes, the others the rest
 	NewPercent    uint32                 `protobuf:"varint,7,opt,name=new_percent,json=newPercent,proto3" json:"new_percent,omitempty"`
 	ProxyProtocol bool                   `protobuf:"varint,5,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"` // tcp: tasks are told the client's address by PROXY protocol, version 2
+	Inside        bool                   `protobuf:"varint,8,opt,name=inside,proto3" json:"inside,omitempty"`                                    // it is for tasks of this node: its address may come later
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +114,13 @@ func (x *Route) GetNewPercent() uint32 {
 func (x *Route) GetProxyProtocol() bool {
 	if x != nil {
 		return x.ProxyProtocol
+	}
+	return false
+}
+
+func (x *Route) GetInside() bool {
+	if x != nil {
+		return x.Inside
 	}
 	return false
 }
@@ -214,7 +222,7 @@ var File_engine_api_ingress_proto protoreflect.FileDescriptor
 
 const file_engine_api_ingress_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/ingress.proto\x12\aorch.v1\"\xdd\x01\n" +
+	"\x18engine/api/ingress.proto\x12\aorch.v1\"\xf5\x01\n" +
 	"\x05Route\x12\x17\n" +
 	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12)\n" +
@@ -223,7 +231,8 @@ const file_engine_api_ingress_proto_rawDesc = "" +
 	"\asteered\x18\x06 \x01(\bR\asteered\x12\x1f\n" +
 	"\vnew_percent\x18\a \x01(\rR\n" +
 	"newPercent\x12%\n" +
-	"\x0eproxy_protocol\x18\x05 \x01(\bR\rproxyProtocol\"\xa5\x01\n" +
+	"\x0eproxy_protocol\x18\x05 \x01(\bR\rproxyProtocol\x12\x16\n" +
+	"\x06inside\x18\b \x01(\bR\x06inside\"\xa5\x01\n" +
 	"\x06Target\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +

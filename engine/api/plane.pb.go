@@ -359,6 +359,7 @@ type Virtual struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Targets       []string               `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"` // addresses of its tasks in rotation, in order
+	Ports         []*VirtualPort         `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`     // instead: only these, and they lead to this host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,6 +408,82 @@ func (x *Virtual) GetTargets() []string {
 	return nil
 }
 
+func (x *Virtual) GetPorts() []*VirtualPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// VirtualPort leads from a port of a virtual address to another of this host.
+type VirtualPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Udp           bool                   `protobuf:"varint,1,opt,name=udp,proto3" json:"udp,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"` // an address of this host
+	To            uint32                 `protobuf:"varint,4,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualPort) Reset() {
+	*x = VirtualPort{}
+	mi := &file_engine_api_plane_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualPort) ProtoMessage() {}
+
+func (x *VirtualPort) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_plane_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualPort.ProtoReflect.Descriptor instead.
+func (*VirtualPort) Descriptor() ([]byte, []int) {
+	return file_engine_api_plane_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *VirtualPort) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+func (x *VirtualPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *VirtualPort) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *VirtualPort) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
 // Names is what a node's DNS server knows.
 type Names struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -418,7 +495,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_engine_api_plane_proto_msgTypes[6]
+	mi := &file_engine_api_plane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +507,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_plane_proto_msgTypes[6]
+	mi := &file_engine_api_plane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +520,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_engine_api_plane_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_plane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Names) GetZones() []*Zone {
@@ -473,7 +550,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_engine_api_plane_proto_msgTypes[7]
+	mi := &file_engine_api_plane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +562,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_plane_proto_msgTypes[7]
+	mi := &file_engine_api_plane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +575,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_engine_api_plane_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_plane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Zone) GetNetwork() string {
@@ -542,7 +619,7 @@ type NamedService struct {
 
 func (x *NamedService) Reset() {
 	*x = NamedService{}
-	mi := &file_engine_api_plane_proto_msgTypes[8]
+	mi := &file_engine_api_plane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +631,7 @@ func (x *NamedService) String() string {
 func (*NamedService) ProtoMessage() {}
 
 func (x *NamedService) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_plane_proto_msgTypes[8]
+	mi := &file_engine_api_plane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +644,7 @@ func (x *NamedService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedService.ProtoReflect.Descriptor instead.
 func (*NamedService) Descriptor() ([]byte, []int) {
-	return file_engine_api_plane_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_plane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NamedService) GetName() string {
@@ -616,7 +693,7 @@ type NamedTask struct {
 
 func (x *NamedTask) Reset() {
 	*x = NamedTask{}
-	mi := &file_engine_api_plane_proto_msgTypes[9]
+	mi := &file_engine_api_plane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +705,7 @@ func (x *NamedTask) String() string {
 func (*NamedTask) ProtoMessage() {}
 
 func (x *NamedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_plane_proto_msgTypes[9]
+	mi := &file_engine_api_plane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +718,7 @@ func (x *NamedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedTask.ProtoReflect.Descriptor instead.
 func (*NamedTask) Descriptor() ([]byte, []int) {
-	return file_engine_api_plane_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_plane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NamedTask) GetSlot() string {
@@ -678,7 +755,7 @@ type NameClient struct {
 
 func (x *NameClient) Reset() {
 	*x = NameClient{}
-	mi := &file_engine_api_plane_proto_msgTypes[10]
+	mi := &file_engine_api_plane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +767,7 @@ func (x *NameClient) String() string {
 func (*NameClient) ProtoMessage() {}
 
 func (x *NameClient) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_plane_proto_msgTypes[10]
+	mi := &file_engine_api_plane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +780,7 @@ func (x *NameClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameClient.ProtoReflect.Descriptor instead.
 func (*NameClient) Descriptor() ([]byte, []int) {
-	return file_engine_api_plane_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_plane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NameClient) GetAddress() string {
@@ -756,10 +833,16 @@ const file_engine_api_plane_proto_rawDesc = "" +
 	"\tNamespace\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12,\n" +
-	"\bvirtuals\x18\x03 \x03(\v2\x10.orch.v1.VirtualR\bvirtuals\"=\n" +
+	"\bvirtuals\x18\x03 \x03(\v2\x10.orch.v1.VirtualR\bvirtuals\"i\n" +
 	"\aVirtual\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
-	"\atargets\x18\x02 \x03(\tR\atargets\"[\n" +
+	"\atargets\x18\x02 \x03(\tR\atargets\x12*\n" +
+	"\x05ports\x18\x03 \x03(\v2\x14.orch.v1.VirtualPortR\x05ports\"W\n" +
+	"\vVirtualPort\x12\x10\n" +
+	"\x03udp\x18\x01 \x01(\bR\x03udp\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\rR\x02to\"[\n" +
 	"\x05Names\x12#\n" +
 	"\x05zones\x18\x01 \x03(\v2\r.orch.v1.ZoneR\x05zones\x12-\n" +
 	"\aclients\x18\x02 \x03(\v2\x13.orch.v1.NameClientR\aclients\"\x89\x01\n" +
@@ -796,7 +879,7 @@ func file_engine_api_plane_proto_rawDescGZIP() []byte {
 	return file_engine_api_plane_proto_rawDescData
 }
 
-var file_engine_api_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_engine_api_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_engine_api_plane_proto_goTypes = []any{
 	(*Overlay)(nil),        // 0: orch.v1.Overlay
 	(*MeshPeer)(nil),       // 1: orch.v1.MeshPeer
@@ -804,28 +887,30 @@ var file_engine_api_plane_proto_goTypes = []any{
 	(*Neighbour)(nil),      // 3: orch.v1.Neighbour
 	(*Namespace)(nil),      // 4: orch.v1.Namespace
 	(*Virtual)(nil),        // 5: orch.v1.Virtual
-	(*Names)(nil),          // 6: orch.v1.Names
-	(*Zone)(nil),           // 7: orch.v1.Zone
-	(*NamedService)(nil),   // 8: orch.v1.NamedService
-	(*NamedTask)(nil),      // 9: orch.v1.NamedTask
-	(*NameClient)(nil),     // 10: orch.v1.NameClient
-	(*PortSpec)(nil),       // 11: orch.v1.PortSpec
+	(*VirtualPort)(nil),    // 6: orch.v1.VirtualPort
+	(*Names)(nil),          // 7: orch.v1.Names
+	(*Zone)(nil),           // 8: orch.v1.Zone
+	(*NamedService)(nil),   // 9: orch.v1.NamedService
+	(*NamedTask)(nil),      // 10: orch.v1.NamedTask
+	(*NameClient)(nil),     // 11: orch.v1.NameClient
+	(*PortSpec)(nil),       // 12: orch.v1.PortSpec
 }
 var file_engine_api_plane_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.Overlay.peers:type_name -> orch.v1.MeshPeer
 	2,  // 1: orch.v1.Overlay.networks:type_name -> orch.v1.OverlayNetwork
 	3,  // 2: orch.v1.OverlayNetwork.neighbours:type_name -> orch.v1.Neighbour
 	5,  // 3: orch.v1.Namespace.virtuals:type_name -> orch.v1.Virtual
-	7,  // 4: orch.v1.Names.zones:type_name -> orch.v1.Zone
-	10, // 5: orch.v1.Names.clients:type_name -> orch.v1.NameClient
-	8,  // 6: orch.v1.Zone.services:type_name -> orch.v1.NamedService
-	9,  // 7: orch.v1.NamedService.tasks:type_name -> orch.v1.NamedTask
-	11, // 8: orch.v1.NamedService.ports:type_name -> orch.v1.PortSpec
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	6,  // 4: orch.v1.Virtual.ports:type_name -> orch.v1.VirtualPort
+	8,  // 5: orch.v1.Names.zones:type_name -> orch.v1.Zone
+	11, // 6: orch.v1.Names.clients:type_name -> orch.v1.NameClient
+	9,  // 7: orch.v1.Zone.services:type_name -> orch.v1.NamedService
+	10, // 8: orch.v1.NamedService.tasks:type_name -> orch.v1.NamedTask
+	12, // 9: orch.v1.NamedService.ports:type_name -> orch.v1.PortSpec
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_plane_proto_init() }
@@ -840,7 +925,7 @@ func file_engine_api_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_plane_proto_rawDesc), len(file_engine_api_plane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -126,6 +126,7 @@ func table(v state.View, until uint64, changes []tableChange, whole bool) *api.E
 			return
 		}
 		s := &api.EndpointService{Id: id, Ports: svc.Spec.GetPorts(), Addresses: byNetwork(svc.Stack, svc.Addresses)}
+		s.Process = svc.Spec.GetTask().GetRuntime() == "process"
 		if r := v.Rollout(svc.RolloutId); r != nil {
 			if s.NewPercent, s.Steered = state.Traffic(r); s.Steered {
 				s.NewVersion = r.ToVersion

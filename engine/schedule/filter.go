@@ -30,6 +30,9 @@ func filtersFor(r Request) []filter { return append(fixedFilters(r), roomFilters
 func fixedFilters(r Request) []filter {
 	fs := []filter{available}
 	fs = append(fs, runtimeFilter(r.Spec.GetRuntime()))
+	if len(r.Task.GetAddresses()) > 0 {
+		fs = append(fs, planeFilter)
+	}
 	if p := r.Service.Spec.GetPlacement(); p != nil {
 		for _, text := range p.Constraints {
 			c, err := spec.ParseConstraint(text)
@@ -82,6 +85,16 @@ func runtimeFilter(name string) filter {
 		}
 		return ""
 	}
+}
+
+// planeFilter leaves out nodes that networks don't reach, unless there is but
+// one node.
+func planeFilter(c *candidate) string {
+	why := c.Facts.GetPlane().GetError()
+	if why == "" || c.alone {
+		return ""
+	}
+	return fmt.Sprintf("isn't reached by networks across hosts (%s)|aren't reached by networks across hosts (%s)", why, why)
 }
 
 // insteadOn is 1 on the node of the task that a request comes instead of.

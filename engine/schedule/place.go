@@ -63,6 +63,7 @@ func alike(a, b Request) bool {
 type candidate struct {
 	*api.Node
 	at           int   // in the placer's nodes
+	alone        bool  // there are no others
 	cpus, memory int64 // reserved
 	total        int   // tasks
 	ports        map[string][]occupant
@@ -94,7 +95,7 @@ type placer struct {
 func newPlacer(nodes []*api.Node, tasks []*api.Task, specOf func(*api.Task) *api.TaskSpec) *placer {
 	p := &placer{byID: map[string]*candidate{}, tasks: tasks, perService: map[string]map[string]int{}, perSlot: map[string]map[string]int{}, failures: map[string]map[string]int{}}
 	for _, n := range nodes {
-		c := &candidate{Node: n}
+		c := &candidate{Node: n, alone: len(nodes) == 1}
 		p.nodes = append(p.nodes, c)
 		p.byID[n.Id] = c
 	}

@@ -211,3 +211,27 @@ func BenchmarkPlace(b *testing.B) {
 		})
 	}
 }
+
+// A task on a network of the cluster needs a node that such networks reach.
+func TestNetworksNeedADataPlane(t *testing.T) {
+	s := service("app/web")
+	deaf, other := node("a", 4, 4), node("b", 4, 4)
+	deaf.Facts.Plane = &api.PlaneFacts{Error: "orch doesn't run as root there"}
+	nobody := func(*api.Task) *api.TaskSpec { return nil }
+	attached := requests(s, 1)
+	attached[0].Task.Addresses = map[string]string{"default": "10.200.0.3"}
+	if got := schedule.Place([]*api.Node{deaf, other}, nil, nobody, attached)[0]; got.Node != "b" {
+		t.Errorf("beside another: %v", got)
+	}
+	if got := schedule.Place([]*api.Node{deaf}, nil, nobody, attached)[0]; got.Node != "a" {
+		t.Errorf("alone: %v", got)
+	}
+	if got := schedule.Place([]*api.Node{deaf, other}, nil, nobody, requests(s, 2)); got[0].Node != "a" && got[1].Node != "a" {
+		t.Errorf("without networks: %v", got)
+	}
+	other.Availability = "drain"
+	want := "no node fits: 1 node is drained, 1 node isn't reached by networks across hosts (orch doesn't run as root there)"
+	if got := schedule.Place([]*api.Node{deaf, other}, nil, nobody, attached)[0]; got.Reason != want {
+		t.Errorf("nowhere: %q", got.Reason)
+	}
+}

@@ -262,7 +262,13 @@ func (w *writer) attach(t *api.Task) (full string) {
 func (w *writer) putServiceRow(svc *api.Service) {
 	if svc.Spec.GetMode() != "job" {
 		for _, v := range w.versionsOf(svc.Id) {
-			for _, name := range v.Task.GetNetworks() {
+			names := v.Task.GetNetworks()
+			if v.Task.GetRuntime() == "process" { // it is reached from all of them
+				for _, n := range w.NetworksOf(svc.Stack) {
+					names = append(slices.Clip(names), n.Spec.Name)
+				}
+			}
+			for _, name := range names {
 				if svc.Addresses[name] != "" {
 					continue
 				}

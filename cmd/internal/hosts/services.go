@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -74,6 +75,25 @@ func (h *Host) startDocker(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// RestartDocker ends the host's Docker in order, with its containers, and
+// starts it again.
+func (h *Host) RestartDocker(ctx context.Context) error {
+	if err := h.Signal(syscall.SIGTERM, "dockerd"); err != nil {
+		return err
+	}
+	err := h.answers(ctx, "dockerd", func(context.Context) error {
+		left, err := h.Processes("dockerd", "containerd")
+		if err == nil && len(left) > 0 {
+			err = errors.New("it hasn't ended yet")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return h.startDocker(ctx)
 }
 
 // KeyFile is the private key that may log in as root on each host. It has no

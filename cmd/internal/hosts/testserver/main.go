@@ -4,10 +4,13 @@
 //	/health  200, or 503 while $UNHEALTHY is set
 //	/        hostname and $TAG, a line each
 //	/ask?url=URL       what it gets from there, on a new connection
+//	/env?name=NAME     a variable of its environment
 //	/lookup?name=NAME  the addresses of a name, a line each
 //	/take              how many bytes it was sent
 //
 // Datagrams to the same port are answered with hostname and $TAG, too.
+//
+// As "capture LINK PATTERN" it counts frames instead, see there.
 //
 // It ends at once on SIGTERM; on that of $GRACE (such as 2s) later, if set.
 package main
@@ -28,12 +31,17 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == "capture" {
+		capture(os.Args[2], os.Args[3])
+		return
+	}
 	http.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
 		if os.Getenv("UNHEALTHY") != "" {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
 	http.HandleFunc("/ask", ask)
+	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, os.Getenv(r.FormValue("name"))) })
 	http.HandleFunc("/lookup", lookup)
 	http.HandleFunc("/take", func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
@@ -57,6 +65,9 @@ func main() {
 
 func ask(w http.ResponseWriter, r *http.Request) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	if d, err := time.ParseDuration(r.FormValue("within")); err == nil {
+		client.Timeout = d
+	}
 	var a *http.Response
 	var err error
 	if n, _ := strconv.Atoi(r.FormValue("send")); n > 0 {
