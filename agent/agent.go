@@ -149,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer transport.CloseIdleConnections()
 	return session.Run(ctx, session.Config{
-		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker, Network: a.plane,
+		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker, Network: a.plane, Answer: a.answer,
 		Facts: a.facts, FactsChanged: a.changed, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
 	})
 }

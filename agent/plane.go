@@ -72,6 +72,14 @@ func (p *plane) Attach(vni uint32) {
 	}
 }
 
+// errors says what doesn't work, by network or "mesh".
+func (p *plane) errors() map[string]string {
+	if p.overlay == nil {
+		return nil
+	}
+	return p.overlay.Errors()
+}
+
 // remove takes away all that was made on this host.
 func (p *plane) remove() error {
 	if p.overlay == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"time"
 
 	"go.starlark.net/starlark"
 
@@ -115,16 +116,23 @@ var probeFuncs = []*Func{
 			c.errorf("command", "command is empty")
 		}
 	}),
-	{Name: "probe.traffic", Doc: "Judges the traffic that tasks answer. Comes with the network data plane and is not supported yet.", Returns: "probe",
-		Rest: "not supported yet", Example: `r.check(probe.http(web.url(80)))`,
-		build: func(c *call) (starlark.Value, error) {
-			c.errorf("", "%s; use probe.http, probe.metric, probe.influx or probe.exec", notYetTraffic)
-			return c.made("probe", "traffic", &api.Probe{}, nil), nil
-		}},
+	probeFunc("traffic", "Judges what the cluster's own ingress saw of the new version's published ports: requests of protocol http, connections of tcp. Too few of them are bad.",
+		`r.analyze(probe.traffic("error_rate", below = 0.01), interval = "10s", count = 6)`, append([]Param{
+			{Name: "metric", Kind: choice("error_rate", "requests", "p50", "p90", "p99"), Position: true, Doc: "error_rate: the part, from 0 to 1, that was answered with a status from 500, or that no task took. requests: how many. p50, p90, p99: seconds until the answer began (tcp: until the task took it) that so many percent don't exceed, 19 % too high at most."},
+			{Name: "window", Kind: durationKind, Default: `"30s"`, Doc: "How far to look back; 5s to 5m."},
+			{Name: "least", Kind: intKind(1, 1<<31-1), Default: "1", Doc: "Requests that it takes to judge."},
+			{Name: "version", Kind: choice("new", "old"), Default: `"new"`, Doc: "Whose traffic: that of the version that is rolled out, or of the one before."},
+		}, bounds...), func(c *call, p *api.Probe) {
+			p.Query, p.Least, p.Stable = c.str("metric"), uint32(c.int("least")), c.str("version") == "old"
+			if d := c.duration("window"); d != nil {
+				p.Window = d
+				if w := d.AsDuration(); w < 5*time.Second || w > 5*time.Minute {
+					c.errorf("window", "window must be from 5s to 5m")
+				}
+			}
+			c.bounds(p)
+		}),
 }
-
-// notYetTraffic says why orch can't judge traffic.
-const notYetTraffic = "comes with the network data plane and is not supported yet"
 
 func (c *call) query() string {
 	q := c.str("query")

@@ -242,7 +242,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 	in := func(list string) func(string) bool {
 		return func(name string) bool { return strings.Contains(" "+list+" ", " "+name+" ") }
 	}
-	views := in("Info Plan WatchStack WatchRollout ListStacks ListReleases ListTasks ListServices ListNodes InspectService InspectNode Logs Events ListSecrets RenewOperator")
+	views := in("Info Plan WatchStack WatchRollout ListStacks ListReleases ListTasks ListServices ListNodes ListNetworks CheckNetworks InspectService InspectNode Logs Events ListSecrets RenewOperator")
 	deploys := in("Apply SetStack RollbackStack ScaleService RestartService SignalRollout PutSecret RemoveSecret")
 	agents := in("Session PublishLogs Renew Leave")
 	join := in("Join")

@@ -64,7 +64,7 @@ func (e *Engine) leader(ctx context.Context) (stop func()) {
 		loop := control.Loop{
 			Store: e.store, Watch: func() control.Watcher { return e.store.Watch() }, Logger: e.cfg.Logger,
 			Strategy: e.cfg.Strategy, Follower: e.dispatcher,
-			Asker: &probe.Asker{Exec: e.execute},
+			Asker: &probe.Asker{Exec: e.execute, Traffic: e.traffic},
 			Ready: func() {
 				e.serving.Store(ctx.Err() == nil)
 				e.isReady()

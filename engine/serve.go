@@ -24,7 +24,7 @@ func (e *Engine) handlers() {
 	mux.Handle(apiconnect.NewNodeServiceHandler(e.desk))
 	mux.Handle(apiconnect.NewClusterServiceHandler(&operator.Server{
 		Store: e.store, Watch: func() operator.Watcher { return e.store.Watch() }, Evaluator: e.cfg.Evaluator, Strategy: e.cfg.Strategy,
-		LogSource: e.dispatcher, Key: e.key, History: e.history, Version: e.cfg.Version,
+		LogSource: e.dispatcher, Nodes: e.dispatcher, Key: e.key, History: e.history, Version: e.cfg.Version,
 		Desk: e.desk, Engines: e, NodeID: e.id,
 	}))
 	anywhere := &forward.Forwarder{

@@ -25,6 +25,8 @@ const (
 
 // front is one published port. Its mutex guards targets and counts.
 type front struct {
+	counters *counters // nil: nothing is counted
+	service  string    // guarded by mu
 	address  string
 	protocol string
 	inside   bool // the address may not be there yet
@@ -34,6 +36,7 @@ type front struct {
 	ended    func()
 
 	mu         sync.Mutex
+	failure    string // why nobody can listen; "" if all is well
 	targets    []*api.Target
 	counts     map[string]int // connections, or requests, by task
 	turn       int            // where to begin among equals
@@ -63,6 +66,7 @@ func (f *front) config() *net.ListenConfig {
 func (f *front) set(r *api.Route) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.service = r.Service
 	f.proxied, f.steered, f.newPercent = r.ProxyProtocol, r.Steered, int(r.NewPercent)
 	targets := r.Targets
 	if slices.EqualFunc(f.targets, targets, func(a, b *api.Target) bool { return proto.Equal(a, b) }) {
@@ -137,6 +141,18 @@ func (f *front) release(t *api.Target) {
 	if out && f.ended != nil {
 		f.ended()
 	}
+}
+
+// count notes how a request, or opening a connection, to a target went.
+func (f *front) count(t *api.Target, began time.Time, failed bool) {
+	if f.counters == nil {
+		return
+	}
+	f.mu.Lock()
+	service := f.service
+	f.mu.Unlock()
+	now := time.Now()
+	f.counters.count(service, t.Version, now, now.Sub(began), failed)
 }
 
 // reach connects to a target, here or by the relay of its node.

@@ -103,7 +103,11 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 		if target == nil {
 			return nil, errNoTask
 		}
+		began := time.Now()
 		answer, err := b.send(r, body, target)
+		if err == nil || r.Context().Err() == nil { // a client that gave up says nothing of the task
+			f.count(target, began, err != nil || answer.StatusCode >= http.StatusInternalServerError)
+		}
 		if err == nil {
 			answer.Body = releasing(answer.Body, sync.OnceFunc(func() { f.release(target) }))
 			return answer, nil

@@ -27,6 +27,8 @@ type Publisher struct {
 	// out of rotation.
 	Ended func()
 
+	counters counters
+
 	mu     sync.Mutex
 	ctx    context.Context
 	fronts map[string]*front
@@ -64,7 +66,7 @@ func (p *Publisher) Publish(routes []*api.Route) {
 		wanted[key] = true
 		f := p.fronts[key]
 		if f == nil {
-			f = &front{address: address, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{})}
+			f = &front{counters: &p.counters, address: address, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{})}
 			p.fronts[key] = f
 			p.open(f)
 		}
@@ -96,6 +98,9 @@ func (p *Publisher) open(f *front) {
 func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 	said := false
 	failed := func(err error) {
+		f.mu.Lock()
+		f.failure = err.Error()
+		f.mu.Unlock()
 		if !said && ctx.Err() == nil {
 			said = true
 			p.Logger.Error("cannot publish a port; trying again until it is free", "address", f.address, "error", err)
@@ -114,6 +119,9 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 			failed(err)
 			continue
 		}
+		f.mu.Lock()
+		f.failure = ""
+		f.mu.Unlock()
 		if f.protocol == "http" {
 			f.serveHTTP(ctx, conns, l)
 			continue
@@ -138,6 +146,21 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
+}
+
+// Failures says which ports can't be listened on, and why.
+func (p *Publisher) Failures() (all []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range p.fronts {
+		f.mu.Lock()
+		if f.failure != "" {
+			all = append(all, f.failure)
+		}
+		f.mu.Unlock()
+	}
+	slices.Sort(all)
+	return all
 }
 
 // InFlight counts the connections to the tasks named, where there are any.

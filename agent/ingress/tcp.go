@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"orch/engine/api"
 )
@@ -44,7 +45,10 @@ func (f *front) connect(ctx context.Context) (*api.Target, net.Conn) {
 		if target == nil {
 			return nil, nil
 		}
-		if c, err := f.reach(ctx, target); err == nil {
+		began := time.Now()
+		c, err := f.reach(ctx, target)
+		f.count(target, began, err != nil && ctx.Err() == nil)
+		if err == nil {
 			return target, c
 		}
 		f.release(target)

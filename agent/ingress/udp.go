@@ -66,6 +66,9 @@ func (f *front) serveUDP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.mu.Lock()
+	f.failure = ""
+	f.mu.Unlock()
 	in := l.(*net.UDPConn)
 	var work sync.WaitGroup
 	defer work.Wait()

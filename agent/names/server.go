@@ -6,8 +6,11 @@ package names
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -182,6 +185,9 @@ func room(q *dns.Msg) int {
 
 // answer is that to a question from an address on the network of gateway.
 func (s *Server) answer(ctx context.Context, q *dns.Msg, from, gateway string) *dns.Msg {
+	if len(q.Question) == 1 && q.Question[0].Name == "orch-check." {
+		return failure(q, dns.RcodeNameError)
+	}
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery || q.Question[0].Qclass != dns.ClassINET {
 		return failure(q, dns.RcodeNotImplemented)
 	}
@@ -228,6 +234,25 @@ func (s *Server) zonesOf(from, gateway string) (zones []*api.Zone, held bool, ne
 		}
 	}
 	return zones, held, s.news
+}
+
+// Check asks each of the server's own addresses; n is how many answer.
+func (s *Server) Check(ctx context.Context) (n int, err error) {
+	s.mu.Lock()
+	gateways := slices.Sorted(maps.Keys(s.gateways))
+	s.mu.Unlock()
+	for _, g := range gateways {
+		q := new(dns.Msg).SetQuestion("orch-check.", dns.TypeSOA)
+		ctx, cancel := context.WithTimeout(ctx, askFor)
+		c := dns.Client{Timeout: askFor}
+		if _, _, err := c.ExchangeContext(ctx, q, net.JoinHostPort(g, port)); err != nil {
+			cancel()
+			return n, fmt.Errorf("no answer on %s: %w: something else may listen there, or a firewall keep it away", g, err)
+		}
+		cancel()
+		n++
+	}
+	return n, nil
 }
 
 func internal(zones []*api.Zone) bool {

@@ -151,7 +151,7 @@ func (t *table) inside(node string, local map[string]Local, ports *insides) []*a
 			}
 			slices.Sort(on)
 			for _, host := range on {
-				r := &api.Route{HostIp: host, Port: to, Protocol: p.Protocol, Inside: true, Steered: s.Steered, NewPercent: s.NewPercent}
+				r := &api.Route{Service: id, HostIp: host, Port: to, Protocol: p.Protocol, Inside: true, Steered: s.Steered, NewPercent: s.NewPercent}
 				for _, tid := range slices.Sorted(maps.Keys(t.endpoints)) {
 					if e := t.endpoints[tid]; e.ServiceId == id {
 						if target := t.target(e, p, node, local); target != nil {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"orch/engine/api"
@@ -148,6 +150,15 @@ func (p *Plane) Relay(node string) (address string, ok bool) {
 	defer p.mu.Unlock()
 	address = p.table.nodes[node].GetRelay()
 	return address, address != ""
+}
+
+// Nodes are those of the cluster, in the order of their names.
+func (p *Plane) Nodes() []*api.EndpointNode {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := slices.Collect(maps.Values(p.table.nodes))
+	slices.SortFunc(all, func(a, b *api.EndpointNode) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
 // Subnets are those of the cluster's networks.

@@ -87,7 +87,7 @@ func (t *table) routes(node string, local map[string]Local) []*api.Route {
 			if p.Publish == 0 || p.Mode == "host" || occupied(p, node, byService[id]) {
 				continue
 			}
-			r := &api.Route{HostIp: p.HostIp, Port: p.Publish, Protocol: p.Protocol, ProxyProtocol: p.ProxyProtocol, Steered: t.services[id].Steered, NewPercent: t.services[id].NewPercent}
+			r := &api.Route{Service: id, HostIp: p.HostIp, Port: p.Publish, Protocol: p.Protocol, ProxyProtocol: p.ProxyProtocol, Steered: t.services[id].Steered, NewPercent: t.services[id].NewPercent}
 			for _, e := range byService[id] {
 				if target := t.target(e, p, node, local); target != nil {
 					r.Targets = append(r.Targets, target)
@@ -107,7 +107,7 @@ func (t *table) routes(node string, local map[string]Local) []*api.Route {
 // target is where a port leads by an endpoint; nil if nothing new goes
 // there.
 func (t *table) target(e *api.Endpoint, p *api.PortSpec, node string, local map[string]Local) *api.Target {
-	target := &api.Target{TaskId: e.TaskId, Fresh: t.services[e.ServiceId].GetSteered() && e.Version == t.services[e.ServiceId].GetNewVersion(), Port: p.Target, Udp: p.Protocol == "udp", Suspect: t.nodes[e.NodeId].GetSuspect()}
+	target := &api.Target{TaskId: e.TaskId, Version: e.Version, Fresh: t.services[e.ServiceId].GetSteered() && e.Version == t.services[e.ServiceId].GetNewVersion(), Port: p.Target, Udp: p.Protocol == "udp", Suspect: t.nodes[e.NodeId].GetSuspect()}
 	switch {
 	case e.Draining, e.Starting:
 		return nil

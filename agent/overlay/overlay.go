@@ -213,6 +213,13 @@ func (o *Overlay) Errors() map[string]string {
 	return all
 }
 
+// Meshed says that the mesh is up.
+func (o *Overlay) Meshed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.meshed != nil
+}
+
 // mesh sets up the mesh once it has peers.
 func (o *Overlay) mesh() error {
 	want := &api.Overlay{MeshAddress: o.want.MeshAddress, Peers: o.want.Peers}

@@ -55,6 +55,22 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
+// Try says whether a node's relay is reached and lets this one in.
+func (c *Client) Try(ctx context.Context, node string) error {
+	c.init()
+	request := (&http.Request{Method: http.MethodPost, URL: &url.URL{Scheme: "https", Host: node, Path: path("tcp", "", 0)}, Header: http.Header{}}).WithContext(ctx)
+	answer, err := c.transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusForbidden {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1000))
+		return fmt.Errorf("it answers: %s", strings.TrimSpace(string(text)))
+	}
+	return nil // that it knows no such task is an answer
+}
+
 // Connect opens a connection to a port of a task on a node. ctx bounds the
 // opening, not the connection. The connection's CloseWrite ends one direction;
 // deadlines it has none. Of network "udp" each Read and Write is a datagram.

@@ -48,6 +48,8 @@ type Config struct {
 	Engines      func() []string // host:port of those that are known
 	Worker       Worker
 	Network      Network // nil: the endpoint table isn't followed
+	// Answer, if set, answers questions about the node's data plane.
+	Answer func(context.Context, *api.Ask) *api.Answer
 	// Facts answers at once, from what is known. FactsChanged, if set, has a
 	// value when the answer may be another.
 	Facts        func(context.Context) *api.NodeFacts
@@ -180,12 +182,12 @@ func (s *keeper) once(ctx context.Context, engine string) error {
 	every := welcome.Heartbeat.AsDuration()
 	silence := time.AfterFunc(silent(every), cancel)
 	defer silence.Stop()
-	received := make(chan error, 1)
+	received, answers := make(chan error, 1), make(chan *api.Answer)
 	commands := &commands{run: s.Worker.Exec, room: make(chan struct{}, atOnce), results: make(chan *api.ExecResult)}
 	work.Go(func() {
-		received <- s.receive(ctx, stream, &work, commands, func() { silence.Reset(silent(every)) })
+		received <- s.receive(ctx, stream, &work, commands, answers, func() { silence.Reset(silent(every)) })
 	})
-	err = s.send(ctx, stream, every, facts, received, commands.results)
+	err = s.send(ctx, stream, every, facts, received, commands.results, answers)
 	if ctx.Err() != nil {
 		err = errors.New("the engine fell silent")
 	}
@@ -203,7 +205,7 @@ func end(stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage
 	return err
 }
 
-func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error, results <-chan *api.ExecResult) error {
+func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], every time.Duration, known *api.NodeFacts, received <-chan error, results <-chan *api.ExecResult, answers <-chan *api.Answer) error {
 	beat := time.NewTimer(every)
 	defer beat.Stop()
 	var followed <-chan struct{}
@@ -225,6 +227,8 @@ func (s *keeper) send(ctx context.Context, stream *connect.BidiStreamForClient[a
 			m = s.facts(ctx, &known)
 		case <-followed:
 			m = &api.AgentMessage{Kind: &api.AgentMessage_Followed{Followed: s.Network.Followed()}}
+		case a := <-answers:
+			m = &api.AgentMessage{Kind: &api.AgentMessage_Answer{Answer: a}}
 		case r := <-results:
 			m = &api.AgentMessage{Kind: &api.AgentMessage_Exec{Exec: r}}
 		case <-s.Worker.Changed():
@@ -253,7 +257,7 @@ func (s *keeper) facts(ctx context.Context, known **api.NodeFacts) *api.AgentMes
 	return &api.AgentMessage{Kind: &api.AgentMessage_Facts{Facts: now}}
 }
 
-func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], work *sync.WaitGroup, commands *commands, heard func()) error {
+func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClient[api.AgentMessage, api.EngineMessage], work *sync.WaitGroup, commands *commands, answers chan<- *api.Answer, heard func()) error {
 	logs := map[string]context.CancelFunc{}
 	for {
 		m, err := stream.Receive()
@@ -283,6 +287,17 @@ func (s *keeper) receive(ctx context.Context, stream *connect.BidiStreamForClien
 			if cancel := logs[k.LogCancel.Subscription]; cancel != nil {
 				cancel()
 				delete(logs, k.LogCancel.Subscription)
+			}
+		case *api.EngineMessage_Ask:
+			if s.Answer != nil {
+				work.Go(func() {
+					a := s.Answer(ctx, k.Ask)
+					a.Id = k.Ask.Id
+					select {
+					case answers <- a:
+					case <-ctx.Done():
+					}
+				})
 			}
 		case *api.EngineMessage_Exec:
 			work.Go(func() { commands.do(ctx, k.Exec) })

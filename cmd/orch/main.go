@@ -144,7 +144,7 @@ playbook or the command line is wrong; 3 (orch plan) there are changes.`,
 		}
 	}
 	in("run", runCommand(), planCommand(), downCommand())
-	in("see", psCommand(), logsCommand(), eventsCommand(), stackCommand(), serviceCommand(), secretCommand(), rolloutCommand())
+	in("see", psCommand(), logsCommand(), eventsCommand(), stackCommand(), serviceCommand(), secretCommand(), rolloutCommand(), networkCommand())
 	in("lang", evalCommand(), paramsCommand(), docCommand(), fmtCommand(), lintCommand(), testCommand())
 	in("cluster", clusterCommand(), joinCommand(), nodeCommand(), rebalanceCommand(), operatorCommand(), contextCommand(), bootstrapCommand(), upgradeCommand(), engineCommand(), agentCommand())
 	root.AddCommand(hostCommand())

@@ -80,9 +80,24 @@ func (w *world) more(l *load, n int64) {
 // task, and no connection is lost in updates, a rollback, scaling and drains.
 func (w *world) published() {
 	path := filepath.Join(w.Dir, "front.star")
-	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(`stack("front", services = [service("web", image = %q, replicas = param("n", default = 2),
+	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(`def judged(r):
+    """A new task gets half of what comes in, and has to do well with it."""
+    r.surge("new", 1)
+    r.wait_healthy("new", min_healthy = "100ms")
+    r.traffic(new = 50)
+    seen = r.analyze(probe.traffic("requests", above = 20), interval = "500ms", count = 20, fail_limit = 18)
+    good = r.check(probe.traffic("error_rate", below = 0.001, least = 20))
+    swift = r.check(probe.traffic("p99", below = 10))
+    if not (seen.ok and good.ok and swift.ok):
+        return r.fail("rollback", seen.reason + ", " + good.reason + ", " + swift.reason)
+    r.adopt("new")
+    r.replace(r.slots())
+    r.wait_healthy(r.slots(), min_healthy = "100ms")
+    return r.succeed()
+
+stack("front", services = [service("web", image = %q, replicas = param("n", default = 2),
     ports = [port(8888, publish = 9090), port(8888, publish = 9091, protocol = "http"), port(8888, publish = 9092, protocol = "udp")], env = {"TAG": param("tag")}, stop_grace = "1s",
-    health = health.http("/health", port = 8888, interval = "100ms"), update = rollout(parallelism = 1, monitor = "200ms"))])
+    health = health.http("/health", port = 8888, interval = "100ms"), update = rollout(strategy = judged) if param("judged", default = False) else rollout(parallelism = 1, monitor = "200ms"))])
 `, worldImage)), 0o644))
 	run := func(args ...string) {
 		w.Helper()
@@ -101,6 +116,8 @@ func (w *world) published() {
 		run("--set", fmt.Sprintf("tag=v%d", i+1))
 		w.more(l, 30)
 	}
+	run("--set", "tag=v4", "--set", "judged=true")
+	w.judged()
 	w.orch(w.Hosts[2], "stack", "rollback", "front", "2")
 	for _, n := range []int{6, 1, 4} {
 		run("--set", "tag=v9", "--set", fmt.Sprintf("n=%d", n))
@@ -118,13 +135,24 @@ func (w *world) published() {
 		if l.failed.Load() > 0 {
 			w.Errorf("%s: %d of %d requests were lost: %v", name, l.failed.Load(), l.asked.Load(), l.why)
 		}
-		for _, tag := range []string{"v0", "v1", "v2", "v3", "v9"} {
+		for _, tag := range []string{"v0", "v1", "v2", "v3", "v4", "v9"} {
 			if l.answers[tag] == 0 {
 				w.Errorf("%s: nobody answered with %s: %v", name, tag, l.answers)
 			}
 		}
 	}
 	w.remove("front")
+}
+
+// judged: the rollout under load went by what the nodes' own proxies counted.
+func (w *world) judged() {
+	w.Helper()
+	out := w.orch(w.Hosts[0], "rollout", "inspect", "front/web")
+	for _, want := range []string{"requests", "error_rate 0 of", "p99"} {
+		if !strings.Contains(out, want) {
+			w.Errorf("orch rollout inspect doesn't tell of %q:\n%s", want, out)
+		}
+	}
 }
 
 // datagram asks by UDP, again and again until an answer comes, and gives its

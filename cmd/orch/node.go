@@ -50,6 +50,20 @@ func nodeLs() *cobra.Command {
 		})
 }
 
+// networks says how a node takes part in networks across hosts.
+func networks(n *api.Node) string {
+	switch p := n.Facts.GetPlane(); {
+	case p == nil:
+		return ""
+	case p.Error != "":
+		return "none across hosts: " + p.Error
+	case p.MeshKind == "":
+		return "on this host alone"
+	default:
+		return fmt.Sprintf("WireGuard by %s, UDP port %d, in the mesh %s", map[string]string{"kernel": "the kernel", "userspace": "a process of orch's"}[p.MeshKind], p.MeshPort, n.MeshAddress)
+	}
+}
+
 func roleOf(n *api.Node, leader string) string {
 	if n.Id == leader {
 		return n.Role + " (leader)"
@@ -116,6 +130,7 @@ func nodeInspect() *cobra.Command {
 		}
 		line("host", "%s, %s/%s, %g CPUs, %d MiB", n.Facts.GetHostname(), n.Facts.GetOs(), n.Facts.GetArch(), float64(n.Facts.GetCpusMilli())/1000, n.Facts.GetMemory()>>20)
 		line("runtimes", "%s", runtimes(n))
+		line("networks", "%s", networks(n))
 		line("orch", "%s", n.Facts.GetVersion())
 		if until := n.Facts.GetCertificateUntil(); until != nil {
 			line("certificate", "until %s", until.AsTime().Local().Format("2006-01-02 15:04"))

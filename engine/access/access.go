@@ -45,6 +45,8 @@ var rules = map[string]caller{
 	apiconnect.ClusterServiceEventsProcedure:         viewer,
 	apiconnect.ClusterServiceListSecretsProcedure:    viewer,
 	apiconnect.ClusterServicePlanProcedure:           viewer,
+	apiconnect.ClusterServiceListNetworksProcedure:   viewer,
+	apiconnect.ClusterServiceCheckNetworksProcedure:  viewer,
 
 	apiconnect.ClusterServiceApplyProcedure:          deployer,
 	apiconnect.ClusterServiceSetStackProcedure:       deployer,
@@ -84,7 +86,7 @@ var rules = map[string]caller{
 // engine knew last when no engine leads.
 func Stale(procedure string) bool {
 	need, known := rules[procedure]
-	return known && need == viewer && procedure != apiconnect.ClusterServicePlanProcedure
+	return known && need == viewer && procedure != apiconnect.ClusterServicePlanProcedure && procedure != apiconnect.ClusterServiceCheckNetworksProcedure
 }
 
 // Check is nil if id may call procedure as v shows the cluster. Its errors

@@ -35,6 +35,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Facts
 	//	*AgentMessage_Exec
 	//	*AgentMessage_Followed
+	//	*AgentMessage_Answer
 	Kind          isAgentMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -131,6 +132,15 @@ func (x *AgentMessage) GetFollowed() *Followed {
 	return nil
 }
 
+func (x *AgentMessage) GetAnswer() *Answer {
+	if x != nil {
+		if x, ok := x.Kind.(*AgentMessage_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Kind interface {
 	isAgentMessage_Kind()
 }
@@ -159,6 +169,10 @@ type AgentMessage_Followed struct {
 	Followed *Followed `protobuf:"bytes,6,opt,name=followed,proto3,oneof"`
 }
 
+type AgentMessage_Answer struct {
+	Answer *Answer `protobuf:"bytes,7,opt,name=answer,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Kind() {}
@@ -170,6 +184,8 @@ func (*AgentMessage_Facts) isAgentMessage_Kind() {}
 func (*AgentMessage_Exec) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Followed) isAgentMessage_Kind() {}
+
+func (*AgentMessage_Answer) isAgentMessage_Kind() {}
 
 // Hello opens a session: who, what the host is, and what runs there already.
 type Hello struct {
@@ -295,6 +311,7 @@ type EngineMessage struct {
 	//	*EngineMessage_Heartbeat
 	//	*EngineMessage_Membership
 	//	*EngineMessage_Exec
+	//	*EngineMessage_Ask
 	//	*EngineMessage_Endpoints
 	Kind          isEngineMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -401,6 +418,15 @@ func (x *EngineMessage) GetExec() *ExecRequest {
 	return nil
 }
 
+func (x *EngineMessage) GetAsk() *Ask {
+	if x != nil {
+		if x, ok := x.Kind.(*EngineMessage_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
 func (x *EngineMessage) GetEndpoints() *Endpoints {
 	if x != nil {
 		if x, ok := x.Kind.(*EngineMessage_Endpoints); ok {
@@ -442,6 +468,10 @@ type EngineMessage_Exec struct {
 	Exec *ExecRequest `protobuf:"bytes,7,opt,name=exec,proto3,oneof"` // an agent that doesn't know it never answers
 }
 
+type EngineMessage_Ask struct {
+	Ask *Ask `protobuf:"bytes,9,opt,name=ask,proto3,oneof"` // an agent that doesn't know it never answers
+}
+
 type EngineMessage_Endpoints struct {
 	Endpoints *Endpoints `protobuf:"bytes,8,opt,name=endpoints,proto3,oneof"` // only to agents whose hello says that they follow them
 }
@@ -459,6 +489,8 @@ func (*EngineMessage_Heartbeat) isEngineMessage_Kind() {}
 func (*EngineMessage_Membership) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Exec) isEngineMessage_Kind() {}
+
+func (*EngineMessage_Ask) isEngineMessage_Kind() {}
 
 func (*EngineMessage_Endpoints) isEngineMessage_Kind() {}
 
@@ -1409,6 +1441,412 @@ func (x *Followed) GetInFlight() map[string]uint32 {
 	return nil
 }
 
+// Ask is a question about a node's data plane; the Answer has its id.
+type Ask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*Ask_Traffic
+	//	*Ask_Check
+	What          isAsk_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_engine_api_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Ask) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Ask) GetWhat() isAsk_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Ask) GetTraffic() *TrafficQuery {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Traffic); ok {
+			return x.Traffic
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetCheck() *CheckQuery {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
+type isAsk_What interface {
+	isAsk_What()
+}
+
+type Ask_Traffic struct {
+	Traffic *TrafficQuery `protobuf:"bytes,2,opt,name=traffic,proto3,oneof"`
+}
+
+type Ask_Check struct {
+	Check *CheckQuery `protobuf:"bytes,3,opt,name=check,proto3,oneof"`
+}
+
+func (*Ask_Traffic) isAsk_What() {}
+
+func (*Ask_Check) isAsk_What() {}
+
+type Answer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Traffic       *TrafficCount          `protobuf:"bytes,3,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	Findings      []*Finding             `protobuf:"bytes,4,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_engine_api_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Answer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Answer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Answer) GetTraffic() *TrafficCount {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *Answer) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// TrafficQuery asks what went through a node's ingress to one version of a
+// service.
+type TrafficQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"` // id
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Window        *durationpb.Duration   `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"` // until now; a few minutes at most
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrafficQuery) Reset() {
+	*x = TrafficQuery{}
+	mi := &file_engine_api_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrafficQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrafficQuery) ProtoMessage() {}
+
+func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrafficQuery.ProtoReflect.Descriptor instead.
+func (*TrafficQuery) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TrafficQuery) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *TrafficQuery) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *TrafficQuery) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+type TrafficCount struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Requests uint64                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"` // http: requests; tcp: connections
+	Failures uint64                 `protobuf:"varint,2,opt,name=failures,proto3" json:"failures,omitempty"` // of them: status 500 and above, or nobody was reached
+	// How many took how long: the n-th, from 0, those that took less than
+	// 100 us * 2^(n/4), but not less than the one before; the last one all longer
+	// ones. http: until the answer began; tcp: until the task took it.
+	Latency       []uint64 `protobuf:"varint,3,rep,packed,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrafficCount) Reset() {
+	*x = TrafficCount{}
+	mi := &file_engine_api_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrafficCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrafficCount) ProtoMessage() {}
+
+func (x *TrafficCount) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrafficCount.ProtoReflect.Descriptor instead.
+func (*TrafficCount) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TrafficCount) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *TrafficCount) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *TrafficCount) GetLatency() []uint64 {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+// CheckQuery asks whether a node reaches the others.
+type CheckQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Now           *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"` // the engine's clock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckQuery) Reset() {
+	*x = CheckQuery{}
+	mi := &file_engine_api_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckQuery) ProtoMessage() {}
+
+func (x *CheckQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckQuery.ProtoReflect.Descriptor instead.
+func (*CheckQuery) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CheckQuery) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // name of the one that looked
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"` // name of another node, if it is about one
+	What          string                 `protobuf:"bytes,3,opt,name=what,proto3" json:"what,omitempty"` // clock | relay | mesh | packets | networks | names | ports
+	Ok            bool                   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"` // what was seen, or what is wrong and what can be done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_engine_api_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Finding) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Finding) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Finding) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Finding) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *Finding) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // TaskFile is a secret or a config with its content.
 type TaskFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1423,7 +1861,7 @@ type TaskFile struct {
 
 func (x *TaskFile) Reset() {
 	*x = TaskFile{}
-	mi := &file_engine_api_agent_proto_msgTypes[14]
+	mi := &file_engine_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1873,7 @@ func (x *TaskFile) String() string {
 func (*TaskFile) ProtoMessage() {}
 
 func (x *TaskFile) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[14]
+	mi := &file_engine_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1886,7 @@ func (x *TaskFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFile.ProtoReflect.Descriptor instead.
 func (*TaskFile) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TaskFile) GetName() string {
@@ -1501,7 +1939,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[15]
+	mi := &file_engine_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1951,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[15]
+	mi := &file_engine_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1964,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -1571,7 +2009,7 @@ type ExecResult struct {
 
 func (x *ExecResult) Reset() {
 	*x = ExecResult{}
-	mi := &file_engine_api_agent_proto_msgTypes[16]
+	mi := &file_engine_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +2021,7 @@ func (x *ExecResult) String() string {
 func (*ExecResult) ProtoMessage() {}
 
 func (x *ExecResult) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[16]
+	mi := &file_engine_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +2034,7 @@ func (x *ExecResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResult.ProtoReflect.Descriptor instead.
 func (*ExecResult) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecResult) GetId() string {
@@ -1640,7 +2078,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_engine_api_agent_proto_msgTypes[17]
+	mi := &file_engine_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +2090,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[17]
+	mi := &file_engine_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +2103,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogRequest) GetSubscription() string {
@@ -1712,7 +2150,7 @@ type LogCancel struct {
 
 func (x *LogCancel) Reset() {
 	*x = LogCancel{}
-	mi := &file_engine_api_agent_proto_msgTypes[18]
+	mi := &file_engine_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +2162,7 @@ func (x *LogCancel) String() string {
 func (*LogCancel) ProtoMessage() {}
 
 func (x *LogCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[18]
+	mi := &file_engine_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +2175,7 @@ func (x *LogCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCancel.ProtoReflect.Descriptor instead.
 func (*LogCancel) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogCancel) GetSubscription() string {
@@ -1759,7 +2197,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_engine_api_agent_proto_msgTypes[19]
+	mi := &file_engine_api_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +2209,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[19]
+	mi := &file_engine_api_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +2222,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogBatch) GetSubscription() string {
@@ -1827,7 +2265,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_engine_api_agent_proto_msgTypes[20]
+	mi := &file_engine_api_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2277,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[20]
+	mi := &file_engine_api_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2290,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogLine) GetTaskId() string {
@@ -1891,7 +2329,7 @@ type PublishLogsResponse struct {
 
 func (x *PublishLogsResponse) Reset() {
 	*x = PublishLogsResponse{}
-	mi := &file_engine_api_agent_proto_msgTypes[21]
+	mi := &file_engine_api_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2341,7 @@ func (x *PublishLogsResponse) String() string {
 func (*PublishLogsResponse) ProtoMessage() {}
 
 func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_agent_proto_msgTypes[21]
+	mi := &file_engine_api_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,21 +2354,22 @@ func (x *PublishLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishLogsResponse.ProtoReflect.Descriptor instead.
 func (*PublishLogsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_engine_api_agent_proto_rawDescGZIP(), []int{27}
 }
 
 var File_engine_api_agent_proto protoreflect.FileDescriptor
 
 const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xab\x02\n" +
+	"\x16engine/api/agent.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15engine/api/spec.proto\x1a\x15engine/api/node.proto\x1a\x16engine/api/state.proto\"\xd6\x02\n" +
 	"\fAgentMessage\x12&\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0e.orch.v1.HelloH\x00R\x05hello\x122\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x12.orch.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
 	"\x06report\x18\x03 \x01(\v2\x15.orch.v1.ReportStatusH\x00R\x06report\x12*\n" +
 	"\x05facts\x18\x04 \x01(\v2\x12.orch.v1.NodeFactsH\x00R\x05facts\x12)\n" +
 	"\x04exec\x18\x05 \x01(\v2\x13.orch.v1.ExecResultH\x00R\x04exec\x12/\n" +
-	"\bfollowed\x18\x06 \x01(\v2\x11.orch.v1.FollowedH\x00R\bfollowedB\x06\n" +
+	"\bfollowed\x18\x06 \x01(\v2\x11.orch.v1.FollowedH\x00R\bfollowed\x12)\n" +
+	"\x06answer\x18\a \x01(\v2\x0f.orch.v1.AnswerH\x00R\x06answerB\x06\n" +
 	"\x04kind\"\xa7\x01\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -1938,7 +2377,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x05facts\x18\x03 \x01(\v2\x12.orch.v1.NodeFactsR\x05facts\x12-\n" +
 	"\arunning\x18\x04 \x03(\v2\x13.orch.v1.TaskStatusR\arunning\x12\x18\n" +
 	"\afollows\x18\x05 \x01(\bR\afollows\"\v\n" +
-	"\tHeartbeat\"\xaa\x03\n" +
+	"\tHeartbeat\"\xcc\x03\n" +
 	"\rEngineMessage\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.orch.v1.WelcomeH\x00R\awelcome\x128\n" +
 	"\vassignments\x18\x02 \x01(\v2\x14.orch.v1.AssignmentsH\x00R\vassignments\x12)\n" +
@@ -1949,7 +2388,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"membership\x18\x06 \x01(\v2\x13.orch.v1.MembershipH\x00R\n" +
 	"membership\x12*\n" +
-	"\x04exec\x18\a \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x122\n" +
+	"\x04exec\x18\a \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x12 \n" +
+	"\x03ask\x18\t \x01(\v2\f.orch.v1.AskH\x00R\x03ask\x122\n" +
 	"\tendpoints\x18\b \x01(\v2\x12.orch.v1.EndpointsH\x00R\tendpointsB\x06\n" +
 	"\x04kind\"a\n" +
 	"\aWelcome\x12\x1d\n" +
@@ -2056,7 +2496,34 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\tin_flight\x18\x02 \x03(\v2\x1f.orch.v1.Followed.InFlightEntryR\binFlight\x1a;\n" +
 	"\rInFlightEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"}\n" +
+	"\x03Ask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
+	"\atraffic\x18\x02 \x01(\v2\x15.orch.v1.TrafficQueryH\x00R\atraffic\x12+\n" +
+	"\x05check\x18\x03 \x01(\v2\x13.orch.v1.CheckQueryH\x00R\x05checkB\x06\n" +
+	"\x04what\"\x8d\x01\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12/\n" +
+	"\atraffic\x18\x03 \x01(\v2\x15.orch.v1.TrafficCountR\atraffic\x12,\n" +
+	"\bfindings\x18\x04 \x03(\v2\x10.orch.v1.FindingR\bfindings\"u\n" +
+	"\fTrafficQuery\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
+	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\"`\n" +
+	"\fTrafficCount\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\x04R\brequests\x12\x1a\n" +
+	"\bfailures\x18\x02 \x01(\x04R\bfailures\x12\x18\n" +
+	"\alatency\x18\x03 \x03(\x04R\alatency\":\n" +
+	"\n" +
+	"CheckQuery\x12,\n" +
+	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"i\n" +
+	"\aFinding\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x12\n" +
+	"\x04what\x18\x03 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"x\n" +
 	"\bTaskFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -2110,7 +2577,7 @@ func file_engine_api_agent_proto_rawDescGZIP() []byte {
 	return file_engine_api_agent_proto_rawDescData
 }
 
-var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_engine_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_engine_api_agent_proto_goTypes = []any{
 	(*AgentMessage)(nil),          // 0: orch.v1.AgentMessage
 	(*Hello)(nil),                 // 1: orch.v1.Hello
@@ -2126,83 +2593,97 @@ var file_engine_api_agent_proto_goTypes = []any{
 	(*EndpointService)(nil),       // 11: orch.v1.EndpointService
 	(*Endpoint)(nil),              // 12: orch.v1.Endpoint
 	(*Followed)(nil),              // 13: orch.v1.Followed
-	(*TaskFile)(nil),              // 14: orch.v1.TaskFile
-	(*ExecRequest)(nil),           // 15: orch.v1.ExecRequest
-	(*ExecResult)(nil),            // 16: orch.v1.ExecResult
-	(*LogRequest)(nil),            // 17: orch.v1.LogRequest
-	(*LogCancel)(nil),             // 18: orch.v1.LogCancel
-	(*LogBatch)(nil),              // 19: orch.v1.LogBatch
-	(*LogLine)(nil),               // 20: orch.v1.LogLine
-	(*PublishLogsResponse)(nil),   // 21: orch.v1.PublishLogsResponse
-	nil,                           // 22: orch.v1.Assignment.LabelsEntry
-	nil,                           // 23: orch.v1.EndpointService.AddressesEntry
-	nil,                           // 24: orch.v1.Endpoint.AddressesEntry
-	nil,                           // 25: orch.v1.Followed.InFlightEntry
-	(*ReportStatus)(nil),          // 26: orch.v1.ReportStatus
-	(*NodeFacts)(nil),             // 27: orch.v1.NodeFacts
-	(*TaskStatus)(nil),            // 28: orch.v1.TaskStatus
-	(*Membership)(nil),            // 29: orch.v1.Membership
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(TaskDesired)(0),              // 31: orch.v1.TaskDesired
-	(*TaskSpec)(nil),              // 32: orch.v1.TaskSpec
-	(*VolumeSpec)(nil),            // 33: orch.v1.VolumeSpec
-	(*PortSpec)(nil),              // 34: orch.v1.PortSpec
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*NetworkSpec)(nil),           // 36: orch.v1.NetworkSpec
-	(*HostPort)(nil),              // 37: orch.v1.HostPort
+	(*Ask)(nil),                   // 14: orch.v1.Ask
+	(*Answer)(nil),                // 15: orch.v1.Answer
+	(*TrafficQuery)(nil),          // 16: orch.v1.TrafficQuery
+	(*TrafficCount)(nil),          // 17: orch.v1.TrafficCount
+	(*CheckQuery)(nil),            // 18: orch.v1.CheckQuery
+	(*Finding)(nil),               // 19: orch.v1.Finding
+	(*TaskFile)(nil),              // 20: orch.v1.TaskFile
+	(*ExecRequest)(nil),           // 21: orch.v1.ExecRequest
+	(*ExecResult)(nil),            // 22: orch.v1.ExecResult
+	(*LogRequest)(nil),            // 23: orch.v1.LogRequest
+	(*LogCancel)(nil),             // 24: orch.v1.LogCancel
+	(*LogBatch)(nil),              // 25: orch.v1.LogBatch
+	(*LogLine)(nil),               // 26: orch.v1.LogLine
+	(*PublishLogsResponse)(nil),   // 27: orch.v1.PublishLogsResponse
+	nil,                           // 28: orch.v1.Assignment.LabelsEntry
+	nil,                           // 29: orch.v1.EndpointService.AddressesEntry
+	nil,                           // 30: orch.v1.Endpoint.AddressesEntry
+	nil,                           // 31: orch.v1.Followed.InFlightEntry
+	(*ReportStatus)(nil),          // 32: orch.v1.ReportStatus
+	(*NodeFacts)(nil),             // 33: orch.v1.NodeFacts
+	(*TaskStatus)(nil),            // 34: orch.v1.TaskStatus
+	(*Membership)(nil),            // 35: orch.v1.Membership
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(TaskDesired)(0),              // 37: orch.v1.TaskDesired
+	(*TaskSpec)(nil),              // 38: orch.v1.TaskSpec
+	(*VolumeSpec)(nil),            // 39: orch.v1.VolumeSpec
+	(*PortSpec)(nil),              // 40: orch.v1.PortSpec
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*NetworkSpec)(nil),           // 42: orch.v1.NetworkSpec
+	(*HostPort)(nil),              // 43: orch.v1.HostPort
 }
 var file_engine_api_agent_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
 	2,  // 1: orch.v1.AgentMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	26, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
-	27, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
-	16, // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
+	32, // 2: orch.v1.AgentMessage.report:type_name -> orch.v1.ReportStatus
+	33, // 3: orch.v1.AgentMessage.facts:type_name -> orch.v1.NodeFacts
+	22, // 4: orch.v1.AgentMessage.exec:type_name -> orch.v1.ExecResult
 	13, // 5: orch.v1.AgentMessage.followed:type_name -> orch.v1.Followed
-	27, // 6: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
-	28, // 7: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
-	4,  // 8: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
-	5,  // 9: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
-	17, // 10: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
-	18, // 11: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
-	2,  // 12: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
-	29, // 13: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
-	15, // 14: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
-	8,  // 15: orch.v1.EngineMessage.endpoints:type_name -> orch.v1.Endpoints
-	30, // 16: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
-	6,  // 17: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
-	31, // 18: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
-	32, // 19: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
-	14, // 20: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
-	7,  // 21: orch.v1.Assignment.networks:type_name -> orch.v1.TaskNetwork
-	33, // 22: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
-	22, // 23: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	34, // 24: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
-	35, // 25: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
-	35, // 26: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
-	28, // 27: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
-	36, // 28: orch.v1.TaskNetwork.spec:type_name -> orch.v1.NetworkSpec
-	11, // 29: orch.v1.Endpoints.services:type_name -> orch.v1.EndpointService
-	12, // 30: orch.v1.Endpoints.endpoints:type_name -> orch.v1.Endpoint
-	10, // 31: orch.v1.Endpoints.nodes:type_name -> orch.v1.EndpointNode
-	9,  // 32: orch.v1.Endpoints.networks:type_name -> orch.v1.EndpointNetwork
-	34, // 33: orch.v1.EndpointService.ports:type_name -> orch.v1.PortSpec
-	23, // 34: orch.v1.EndpointService.addresses:type_name -> orch.v1.EndpointService.AddressesEntry
-	37, // 35: orch.v1.Endpoint.host_ports:type_name -> orch.v1.HostPort
-	24, // 36: orch.v1.Endpoint.addresses:type_name -> orch.v1.Endpoint.AddressesEntry
-	25, // 37: orch.v1.Followed.in_flight:type_name -> orch.v1.Followed.InFlightEntry
-	30, // 38: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	35, // 39: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	20, // 40: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
-	35, // 41: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 42: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
-	19, // 43: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
-	3,  // 44: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
-	21, // 45: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
-	44, // [44:46] is the sub-list for method output_type
-	42, // [42:44] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	15, // 6: orch.v1.AgentMessage.answer:type_name -> orch.v1.Answer
+	33, // 7: orch.v1.Hello.facts:type_name -> orch.v1.NodeFacts
+	34, // 8: orch.v1.Hello.running:type_name -> orch.v1.TaskStatus
+	4,  // 9: orch.v1.EngineMessage.welcome:type_name -> orch.v1.Welcome
+	5,  // 10: orch.v1.EngineMessage.assignments:type_name -> orch.v1.Assignments
+	23, // 11: orch.v1.EngineMessage.logs:type_name -> orch.v1.LogRequest
+	24, // 12: orch.v1.EngineMessage.log_cancel:type_name -> orch.v1.LogCancel
+	2,  // 13: orch.v1.EngineMessage.heartbeat:type_name -> orch.v1.Heartbeat
+	35, // 14: orch.v1.EngineMessage.membership:type_name -> orch.v1.Membership
+	21, // 15: orch.v1.EngineMessage.exec:type_name -> orch.v1.ExecRequest
+	14, // 16: orch.v1.EngineMessage.ask:type_name -> orch.v1.Ask
+	8,  // 17: orch.v1.EngineMessage.endpoints:type_name -> orch.v1.Endpoints
+	36, // 18: orch.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	6,  // 19: orch.v1.Assignments.tasks:type_name -> orch.v1.Assignment
+	37, // 20: orch.v1.Assignment.desired:type_name -> orch.v1.TaskDesired
+	38, // 21: orch.v1.Assignment.spec:type_name -> orch.v1.TaskSpec
+	20, // 22: orch.v1.Assignment.files:type_name -> orch.v1.TaskFile
+	7,  // 23: orch.v1.Assignment.networks:type_name -> orch.v1.TaskNetwork
+	39, // 24: orch.v1.Assignment.volumes:type_name -> orch.v1.VolumeSpec
+	28, // 25: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	40, // 26: orch.v1.Assignment.ports:type_name -> orch.v1.PortSpec
+	41, // 27: orch.v1.Assignment.not_before:type_name -> google.protobuf.Timestamp
+	41, // 28: orch.v1.Assignment.created_at:type_name -> google.protobuf.Timestamp
+	34, // 29: orch.v1.Assignment.status:type_name -> orch.v1.TaskStatus
+	42, // 30: orch.v1.TaskNetwork.spec:type_name -> orch.v1.NetworkSpec
+	11, // 31: orch.v1.Endpoints.services:type_name -> orch.v1.EndpointService
+	12, // 32: orch.v1.Endpoints.endpoints:type_name -> orch.v1.Endpoint
+	10, // 33: orch.v1.Endpoints.nodes:type_name -> orch.v1.EndpointNode
+	9,  // 34: orch.v1.Endpoints.networks:type_name -> orch.v1.EndpointNetwork
+	40, // 35: orch.v1.EndpointService.ports:type_name -> orch.v1.PortSpec
+	29, // 36: orch.v1.EndpointService.addresses:type_name -> orch.v1.EndpointService.AddressesEntry
+	43, // 37: orch.v1.Endpoint.host_ports:type_name -> orch.v1.HostPort
+	30, // 38: orch.v1.Endpoint.addresses:type_name -> orch.v1.Endpoint.AddressesEntry
+	31, // 39: orch.v1.Followed.in_flight:type_name -> orch.v1.Followed.InFlightEntry
+	16, // 40: orch.v1.Ask.traffic:type_name -> orch.v1.TrafficQuery
+	18, // 41: orch.v1.Ask.check:type_name -> orch.v1.CheckQuery
+	17, // 42: orch.v1.Answer.traffic:type_name -> orch.v1.TrafficCount
+	19, // 43: orch.v1.Answer.findings:type_name -> orch.v1.Finding
+	36, // 44: orch.v1.TrafficQuery.window:type_name -> google.protobuf.Duration
+	41, // 45: orch.v1.CheckQuery.now:type_name -> google.protobuf.Timestamp
+	36, // 46: orch.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	41, // 47: orch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	26, // 48: orch.v1.LogBatch.lines:type_name -> orch.v1.LogLine
+	41, // 49: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 50: orch.v1.AgentService.Session:input_type -> orch.v1.AgentMessage
+	25, // 51: orch.v1.AgentService.PublishLogs:input_type -> orch.v1.LogBatch
+	3,  // 52: orch.v1.AgentService.Session:output_type -> orch.v1.EngineMessage
+	27, // 53: orch.v1.AgentService.PublishLogs:output_type -> orch.v1.PublishLogsResponse
+	52, // [52:54] is the sub-list for method output_type
+	50, // [50:52] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_agent_proto_init() }
@@ -2220,6 +2701,7 @@ func file_engine_api_agent_proto_init() {
 		(*AgentMessage_Facts)(nil),
 		(*AgentMessage_Exec)(nil),
 		(*AgentMessage_Followed)(nil),
+		(*AgentMessage_Answer)(nil),
 	}
 	file_engine_api_agent_proto_msgTypes[3].OneofWrappers = []any{
 		(*EngineMessage_Welcome)(nil),
@@ -2229,7 +2711,12 @@ func file_engine_api_agent_proto_init() {
 		(*EngineMessage_Heartbeat)(nil),
 		(*EngineMessage_Membership)(nil),
 		(*EngineMessage_Exec)(nil),
+		(*EngineMessage_Ask)(nil),
 		(*EngineMessage_Endpoints)(nil),
+	}
+	file_engine_api_agent_proto_msgTypes[14].OneofWrappers = []any{
+		(*Ask_Traffic)(nil),
+		(*Ask_Check)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2237,7 +2724,7 @@ func file_engine_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_agent_proto_rawDesc), len(file_engine_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

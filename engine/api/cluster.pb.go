@@ -1763,6 +1763,303 @@ func (x *ListNodesResponse) GetLeader() string {
 	return ""
 }
 
+type ListNetworksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksRequest) Reset() {
+	*x = ListNetworksRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksRequest) ProtoMessage() {}
+
+func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
+func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+type ListNetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*NetworkStatus       `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksResponse) Reset() {
+	*x = ListNetworksResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksResponse) ProtoMessage() {}
+
+func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
+func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListNetworksResponse) GetNetworks() []*NetworkStatus {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// NetworkStatus is a network with what is on it.
+type NetworkStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       *Network               `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Services      []*NetworkMember       `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"` // with their virtual addresses
+	Tasks         []*NetworkMember       `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkStatus) Reset() {
+	*x = NetworkStatus{}
+	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkStatus) ProtoMessage() {}
+
+func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
+func (*NetworkStatus) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NetworkStatus) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetServices() []*NetworkMember {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetTasks() []*NetworkMember {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+type NetworkMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`   // name; tasks only
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // tasks: starting | ready | draining
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkMember) Reset() {
+	*x = NetworkMember{}
+	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkMember) ProtoMessage() {}
+
+func (x *NetworkMember) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkMember.ProtoReflect.Descriptor instead.
+func (*NetworkMember) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *NetworkMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NetworkMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *NetworkMember) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NetworkMember) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+type CheckNetworksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // name or id of a node; empty: all that are up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNetworksRequest) Reset() {
+	*x = CheckNetworksRequest{}
+	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNetworksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNetworksRequest) ProtoMessage() {}
+
+func (x *CheckNetworksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNetworksRequest.ProtoReflect.Descriptor instead.
+func (*CheckNetworksRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CheckNetworksRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+type CheckNetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNetworksResponse) Reset() {
+	*x = CheckNetworksResponse{}
+	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNetworksResponse) ProtoMessage() {}
+
+func (x *CheckNetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNetworksResponse.ProtoReflect.Descriptor instead.
+func (*CheckNetworksResponse) Descriptor() ([]byte, []int) {
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CheckNetworksResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
 type InspectServiceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1772,7 +2069,7 @@ type InspectServiceRequest struct {
 
 func (x *InspectServiceRequest) Reset() {
 	*x = InspectServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	mi := &file_engine_api_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +2081,7 @@ func (x *InspectServiceRequest) String() string {
 func (*InspectServiceRequest) ProtoMessage() {}
 
 func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[25]
+	mi := &file_engine_api_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +2094,7 @@ func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceRequest.ProtoReflect.Descriptor instead.
 func (*InspectServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{25}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *InspectServiceRequest) GetService() string {
@@ -1820,7 +2117,7 @@ type InspectServiceResponse struct {
 
 func (x *InspectServiceResponse) Reset() {
 	*x = InspectServiceResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	mi := &file_engine_api_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2129,7 @@ func (x *InspectServiceResponse) String() string {
 func (*InspectServiceResponse) ProtoMessage() {}
 
 func (x *InspectServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[26]
+	mi := &file_engine_api_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2142,7 @@ func (x *InspectServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceResponse.ProtoReflect.Descriptor instead.
 func (*InspectServiceResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{26}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *InspectServiceResponse) GetService() *Service {
@@ -1893,7 +2190,7 @@ type SetStackRequest struct {
 
 func (x *SetStackRequest) Reset() {
 	*x = SetStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	mi := &file_engine_api_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2202,7 @@ func (x *SetStackRequest) String() string {
 func (*SetStackRequest) ProtoMessage() {}
 
 func (x *SetStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[27]
+	mi := &file_engine_api_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2215,7 @@ func (x *SetStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStackRequest.ProtoReflect.Descriptor instead.
 func (*SetStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{27}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetStackRequest) GetName() string {
@@ -1943,7 +2240,7 @@ type SetStackResponse struct {
 
 func (x *SetStackResponse) Reset() {
 	*x = SetStackResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	mi := &file_engine_api_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2252,7 @@ func (x *SetStackResponse) String() string {
 func (*SetStackResponse) ProtoMessage() {}
 
 func (x *SetStackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[28]
+	mi := &file_engine_api_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2265,7 @@ func (x *SetStackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStackResponse.ProtoReflect.Descriptor instead.
 func (*SetStackResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{28}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 type RollbackStackRequest struct {
@@ -1981,7 +2278,7 @@ type RollbackStackRequest struct {
 
 func (x *RollbackStackRequest) Reset() {
 	*x = RollbackStackRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	mi := &file_engine_api_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2290,7 @@ func (x *RollbackStackRequest) String() string {
 func (*RollbackStackRequest) ProtoMessage() {}
 
 func (x *RollbackStackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[29]
+	mi := &file_engine_api_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2303,7 @@ func (x *RollbackStackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackStackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackStackRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{29}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RollbackStackRequest) GetStack() string {
@@ -2033,7 +2330,7 @@ type ScaleServiceRequest struct {
 
 func (x *ScaleServiceRequest) Reset() {
 	*x = ScaleServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	mi := &file_engine_api_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2342,7 @@ func (x *ScaleServiceRequest) String() string {
 func (*ScaleServiceRequest) ProtoMessage() {}
 
 func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[30]
+	mi := &file_engine_api_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2355,7 @@ func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceRequest.ProtoReflect.Descriptor instead.
 func (*ScaleServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{30}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ScaleServiceRequest) GetService() string {
@@ -2084,7 +2381,7 @@ type RestartServiceRequest struct {
 
 func (x *RestartServiceRequest) Reset() {
 	*x = RestartServiceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[31]
+	mi := &file_engine_api_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2393,7 @@ func (x *RestartServiceRequest) String() string {
 func (*RestartServiceRequest) ProtoMessage() {}
 
 func (x *RestartServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[31]
+	mi := &file_engine_api_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2406,7 @@ func (x *RestartServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartServiceRequest.ProtoReflect.Descriptor instead.
 func (*RestartServiceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{31}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RestartServiceRequest) GetService() string {
@@ -2129,7 +2426,7 @@ type SignalRolloutRequest struct {
 
 func (x *SignalRolloutRequest) Reset() {
 	*x = SignalRolloutRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[32]
+	mi := &file_engine_api_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2438,7 @@ func (x *SignalRolloutRequest) String() string {
 func (*SignalRolloutRequest) ProtoMessage() {}
 
 func (x *SignalRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[32]
+	mi := &file_engine_api_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2451,7 @@ func (x *SignalRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRolloutRequest.ProtoReflect.Descriptor instead.
 func (*SignalRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{32}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SignalRolloutRequest) GetService() string {
@@ -2179,7 +2476,7 @@ type SignalRolloutResponse struct {
 
 func (x *SignalRolloutResponse) Reset() {
 	*x = SignalRolloutResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[33]
+	mi := &file_engine_api_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2488,7 @@ func (x *SignalRolloutResponse) String() string {
 func (*SignalRolloutResponse) ProtoMessage() {}
 
 func (x *SignalRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[33]
+	mi := &file_engine_api_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2501,7 @@ func (x *SignalRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRolloutResponse.ProtoReflect.Descriptor instead.
 func (*SignalRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{33}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 type WatchRolloutRequest struct {
@@ -2216,7 +2513,7 @@ type WatchRolloutRequest struct {
 
 func (x *WatchRolloutRequest) Reset() {
 	*x = WatchRolloutRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	mi := &file_engine_api_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2525,7 @@ func (x *WatchRolloutRequest) String() string {
 func (*WatchRolloutRequest) ProtoMessage() {}
 
 func (x *WatchRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[34]
+	mi := &file_engine_api_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2538,7 @@ func (x *WatchRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRolloutRequest.ProtoReflect.Descriptor instead.
 func (*WatchRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{34}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchRolloutRequest) GetService() string {
@@ -2268,7 +2565,7 @@ type RolloutStatus struct {
 
 func (x *RolloutStatus) Reset() {
 	*x = RolloutStatus{}
-	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	mi := &file_engine_api_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2577,7 @@ func (x *RolloutStatus) String() string {
 func (*RolloutStatus) ProtoMessage() {}
 
 func (x *RolloutStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[35]
+	mi := &file_engine_api_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2590,7 @@ func (x *RolloutStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutStatus.ProtoReflect.Descriptor instead.
 func (*RolloutStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{35}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RolloutStatus) GetService() string {
@@ -2369,7 +2666,7 @@ type SlotStatus struct {
 
 func (x *SlotStatus) Reset() {
 	*x = SlotStatus{}
-	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	mi := &file_engine_api_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2678,7 @@ func (x *SlotStatus) String() string {
 func (*SlotStatus) ProtoMessage() {}
 
 func (x *SlotStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[36]
+	mi := &file_engine_api_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2691,7 @@ func (x *SlotStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotStatus.ProtoReflect.Descriptor instead.
 func (*SlotStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{36}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SlotStatus) GetId() string {
@@ -2470,7 +2767,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	mi := &file_engine_api_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2779,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[37]
+	mi := &file_engine_api_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2792,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{37}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Signal) GetName() string {
@@ -2526,7 +2823,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[38]
+	mi := &file_engine_api_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2835,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[38]
+	mi := &file_engine_api_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2848,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{38}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogsRequest) GetStack() string {
@@ -2606,7 +2903,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[39]
+	mi := &file_engine_api_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2915,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[39]
+	mi := &file_engine_api_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2928,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{39}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *EventsRequest) GetStack() string {
@@ -2667,7 +2964,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_engine_api_cluster_proto_msgTypes[40]
+	mi := &file_engine_api_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2976,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[40]
+	mi := &file_engine_api_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2989,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{40}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -2769,7 +3066,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[41]
+	mi := &file_engine_api_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +3078,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[41]
+	mi := &file_engine_api_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +3091,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{41}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PutSecretRequest) GetName() string {
@@ -2827,7 +3124,7 @@ type PutSecretResponse struct {
 
 func (x *PutSecretResponse) Reset() {
 	*x = PutSecretResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[42]
+	mi := &file_engine_api_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +3136,7 @@ func (x *PutSecretResponse) String() string {
 func (*PutSecretResponse) ProtoMessage() {}
 
 func (x *PutSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[42]
+	mi := &file_engine_api_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +3149,7 @@ func (x *PutSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretResponse.ProtoReflect.Descriptor instead.
 func (*PutSecretResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{42}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutSecretResponse) GetDigest() string {
@@ -2870,7 +3167,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[43]
+	mi := &file_engine_api_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +3179,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[43]
+	mi := &file_engine_api_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +3192,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{43}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 type ListSecretsResponse struct {
@@ -2907,7 +3204,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[44]
+	mi := &file_engine_api_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3216,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[44]
+	mi := &file_engine_api_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3229,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{44}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*SecretValue {
@@ -2951,7 +3248,7 @@ type RemoveSecretRequest struct {
 
 func (x *RemoveSecretRequest) Reset() {
 	*x = RemoveSecretRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[45]
+	mi := &file_engine_api_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3260,7 @@ func (x *RemoveSecretRequest) String() string {
 func (*RemoveSecretRequest) ProtoMessage() {}
 
 func (x *RemoveSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[45]
+	mi := &file_engine_api_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3273,7 @@ func (x *RemoveSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecretRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSecretRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{45}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RemoveSecretRequest) GetName() string {
@@ -2994,7 +3291,7 @@ type RemoveSecretResponse struct {
 
 func (x *RemoveSecretResponse) Reset() {
 	*x = RemoveSecretResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[46]
+	mi := &file_engine_api_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3303,7 @@ func (x *RemoveSecretResponse) String() string {
 func (*RemoveSecretResponse) ProtoMessage() {}
 
 func (x *RemoveSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[46]
+	mi := &file_engine_api_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3316,7 @@ func (x *RemoveSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecretResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSecretResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{46}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 type InspectNodeRequest struct {
@@ -3031,7 +3328,7 @@ type InspectNodeRequest struct {
 
 func (x *InspectNodeRequest) Reset() {
 	*x = InspectNodeRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[47]
+	mi := &file_engine_api_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3340,7 @@ func (x *InspectNodeRequest) String() string {
 func (*InspectNodeRequest) ProtoMessage() {}
 
 func (x *InspectNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[47]
+	mi := &file_engine_api_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3353,7 @@ func (x *InspectNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectNodeRequest.ProtoReflect.Descriptor instead.
 func (*InspectNodeRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{47}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *InspectNodeRequest) GetNode() string {
@@ -3077,7 +3374,7 @@ type InspectNodeResponse struct {
 
 func (x *InspectNodeResponse) Reset() {
 	*x = InspectNodeResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[48]
+	mi := &file_engine_api_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3386,7 @@ func (x *InspectNodeResponse) String() string {
 func (*InspectNodeResponse) ProtoMessage() {}
 
 func (x *InspectNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[48]
+	mi := &file_engine_api_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3399,7 @@ func (x *InspectNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectNodeResponse.ProtoReflect.Descriptor instead.
 func (*InspectNodeResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{48}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *InspectNodeResponse) GetNode() *Node {
@@ -3139,7 +3436,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[49]
+	mi := &file_engine_api_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3448,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[49]
+	mi := &file_engine_api_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3461,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{49}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UpdateNodeRequest) GetNode() string {
@@ -3211,7 +3508,7 @@ type UpdateNodeResponse struct {
 
 func (x *UpdateNodeResponse) Reset() {
 	*x = UpdateNodeResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[50]
+	mi := &file_engine_api_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3520,7 @@ func (x *UpdateNodeResponse) String() string {
 func (*UpdateNodeResponse) ProtoMessage() {}
 
 func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[50]
+	mi := &file_engine_api_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3533,7 @@ func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{50}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UpdateNodeResponse) GetNode() *Node {
@@ -3256,7 +3553,7 @@ type DeleteNodeRequest struct {
 
 func (x *DeleteNodeRequest) Reset() {
 	*x = DeleteNodeRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[51]
+	mi := &file_engine_api_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3565,7 @@ func (x *DeleteNodeRequest) String() string {
 func (*DeleteNodeRequest) ProtoMessage() {}
 
 func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[51]
+	mi := &file_engine_api_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3578,7 @@ func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNodeRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{51}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeleteNodeRequest) GetNode() string {
@@ -3306,7 +3603,7 @@ type DeleteNodeResponse struct {
 
 func (x *DeleteNodeResponse) Reset() {
 	*x = DeleteNodeResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[52]
+	mi := &file_engine_api_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3615,7 @@ func (x *DeleteNodeResponse) String() string {
 func (*DeleteNodeResponse) ProtoMessage() {}
 
 func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[52]
+	mi := &file_engine_api_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3628,7 @@ func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNodeResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{52}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 type RebalanceRequest struct {
@@ -3344,7 +3641,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[53]
+	mi := &file_engine_api_cluster_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3653,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[53]
+	mi := &file_engine_api_cluster_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3666,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{53}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -3395,7 +3692,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[54]
+	mi := &file_engine_api_cluster_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3704,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[54]
+	mi := &file_engine_api_cluster_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3717,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{54}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RebalanceResponse) GetMoves() []*Move {
@@ -3443,7 +3740,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_engine_api_cluster_proto_msgTypes[55]
+	mi := &file_engine_api_cluster_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3752,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[55]
+	mi := &file_engine_api_cluster_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3765,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{55}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Move) GetTaskId() string {
@@ -3510,7 +3807,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[56]
+	mi := &file_engine_api_cluster_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3819,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[56]
+	mi := &file_engine_api_cluster_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3832,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{56}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -3570,7 +3867,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[57]
+	mi := &file_engine_api_cluster_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3879,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[57]
+	mi := &file_engine_api_cluster_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3892,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{57}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3634,7 +3931,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[58]
+	mi := &file_engine_api_cluster_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +3943,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[58]
+	mi := &file_engine_api_cluster_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +3956,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{58}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AdmitRequest) GetCsr() []byte {
@@ -3719,7 +4016,7 @@ type RotateCARequest struct {
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[59]
+	mi := &file_engine_api_cluster_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3731,7 +4028,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[59]
+	mi := &file_engine_api_cluster_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3744,7 +4041,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{59}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{65}
 }
 
 type RotateCAResponse struct {
@@ -3755,7 +4052,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[60]
+	mi := &file_engine_api_cluster_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +4064,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[60]
+	mi := &file_engine_api_cluster_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +4077,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{60}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{66}
 }
 
 type AutolockRequest struct {
@@ -3793,7 +4090,7 @@ type AutolockRequest struct {
 
 func (x *AutolockRequest) Reset() {
 	*x = AutolockRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[61]
+	mi := &file_engine_api_cluster_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +4102,7 @@ func (x *AutolockRequest) String() string {
 func (*AutolockRequest) ProtoMessage() {}
 
 func (x *AutolockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[61]
+	mi := &file_engine_api_cluster_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +4115,7 @@ func (x *AutolockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutolockRequest.ProtoReflect.Descriptor instead.
 func (*AutolockRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{61}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AutolockRequest) GetOff() bool {
@@ -3844,7 +4141,7 @@ type AutolockResponse struct {
 
 func (x *AutolockResponse) Reset() {
 	*x = AutolockResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[62]
+	mi := &file_engine_api_cluster_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +4153,7 @@ func (x *AutolockResponse) String() string {
 func (*AutolockResponse) ProtoMessage() {}
 
 func (x *AutolockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[62]
+	mi := &file_engine_api_cluster_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +4166,7 @@ func (x *AutolockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutolockResponse.ProtoReflect.Descriptor instead.
 func (*AutolockResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{62}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *AutolockResponse) GetKey() string {
@@ -3887,7 +4184,7 @@ type UnlockKeyRequest struct {
 
 func (x *UnlockKeyRequest) Reset() {
 	*x = UnlockKeyRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[63]
+	mi := &file_engine_api_cluster_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +4196,7 @@ func (x *UnlockKeyRequest) String() string {
 func (*UnlockKeyRequest) ProtoMessage() {}
 
 func (x *UnlockKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[63]
+	mi := &file_engine_api_cluster_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4209,7 @@ func (x *UnlockKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockKeyRequest.ProtoReflect.Descriptor instead.
 func (*UnlockKeyRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{63}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{69}
 }
 
 type UnlockKeyResponse struct {
@@ -3924,7 +4221,7 @@ type UnlockKeyResponse struct {
 
 func (x *UnlockKeyResponse) Reset() {
 	*x = UnlockKeyResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[64]
+	mi := &file_engine_api_cluster_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4233,7 @@ func (x *UnlockKeyResponse) String() string {
 func (*UnlockKeyResponse) ProtoMessage() {}
 
 func (x *UnlockKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[64]
+	mi := &file_engine_api_cluster_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4246,7 @@ func (x *UnlockKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockKeyResponse.ProtoReflect.Descriptor instead.
 func (*UnlockKeyResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{64}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UnlockKeyResponse) GetKey() string {
@@ -3971,7 +4268,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[65]
+	mi := &file_engine_api_cluster_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3983,7 +4280,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[65]
+	mi := &file_engine_api_cluster_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3996,7 +4293,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{65}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AddOperatorRequest) GetName() string {
@@ -4036,7 +4333,7 @@ type RenewOperatorRequest struct {
 
 func (x *RenewOperatorRequest) Reset() {
 	*x = RenewOperatorRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[66]
+	mi := &file_engine_api_cluster_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +4345,7 @@ func (x *RenewOperatorRequest) String() string {
 func (*RenewOperatorRequest) ProtoMessage() {}
 
 func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[66]
+	mi := &file_engine_api_cluster_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4358,7 @@ func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RenewOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{66}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RenewOperatorRequest) GetCsr() []byte {
@@ -4087,7 +4384,7 @@ type OperatorCredentials struct {
 
 func (x *OperatorCredentials) Reset() {
 	*x = OperatorCredentials{}
-	mi := &file_engine_api_cluster_proto_msgTypes[67]
+	mi := &file_engine_api_cluster_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4099,7 +4396,7 @@ func (x *OperatorCredentials) String() string {
 func (*OperatorCredentials) ProtoMessage() {}
 
 func (x *OperatorCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[67]
+	mi := &file_engine_api_cluster_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4112,7 +4409,7 @@ func (x *OperatorCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorCredentials.ProtoReflect.Descriptor instead.
 func (*OperatorCredentials) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{67}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *OperatorCredentials) GetClusterId() string {
@@ -4172,7 +4469,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[68]
+	mi := &file_engine_api_cluster_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4184,7 +4481,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[68]
+	mi := &file_engine_api_cluster_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4197,7 +4494,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{68}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{74}
 }
 
 type ListOperatorsResponse struct {
@@ -4209,7 +4506,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[69]
+	mi := &file_engine_api_cluster_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4518,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[69]
+	mi := &file_engine_api_cluster_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4531,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{69}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -4253,7 +4550,7 @@ type DeleteOperatorRequest struct {
 
 func (x *DeleteOperatorRequest) Reset() {
 	*x = DeleteOperatorRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[70]
+	mi := &file_engine_api_cluster_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4562,7 @@ func (x *DeleteOperatorRequest) String() string {
 func (*DeleteOperatorRequest) ProtoMessage() {}
 
 func (x *DeleteOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[70]
+	mi := &file_engine_api_cluster_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4575,7 @@ func (x *DeleteOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOperatorRequest.ProtoReflect.Descriptor instead.
 func (*DeleteOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{70}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DeleteOperatorRequest) GetName() string {
@@ -4296,7 +4593,7 @@ type DeleteOperatorResponse struct {
 
 func (x *DeleteOperatorResponse) Reset() {
 	*x = DeleteOperatorResponse{}
-	mi := &file_engine_api_cluster_proto_msgTypes[71]
+	mi := &file_engine_api_cluster_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4308,7 +4605,7 @@ func (x *DeleteOperatorResponse) String() string {
 func (*DeleteOperatorResponse) ProtoMessage() {}
 
 func (x *DeleteOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[71]
+	mi := &file_engine_api_cluster_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4321,7 +4618,7 @@ func (x *DeleteOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOperatorResponse.ProtoReflect.Descriptor instead.
 func (*DeleteOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{71}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{77}
 }
 
 type BackupRequest struct {
@@ -4332,7 +4629,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_engine_api_cluster_proto_msgTypes[72]
+	mi := &file_engine_api_cluster_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4641,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[72]
+	mi := &file_engine_api_cluster_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4654,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{72}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{78}
 }
 
 type BackupChunk struct {
@@ -4369,7 +4666,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_engine_api_cluster_proto_msgTypes[73]
+	mi := &file_engine_api_cluster_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +4678,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_cluster_proto_msgTypes[73]
+	mi := &file_engine_api_cluster_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +4691,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_engine_api_cluster_proto_rawDescGZIP(), []int{73}
+	return file_engine_api_cluster_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -4549,7 +4846,23 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x10ListNodesRequest\"P\n" +
 	"\x11ListNodesResponse\x12#\n" +
 	"\x05nodes\x18\x01 \x03(\v2\r.orch.v1.NodeR\x05nodes\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader\"1\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\"\x15\n" +
+	"\x13ListNetworksRequest\"J\n" +
+	"\x14ListNetworksResponse\x122\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x16.orch.v1.NetworkStatusR\bnetworks\"\x9d\x01\n" +
+	"\rNetworkStatus\x12*\n" +
+	"\anetwork\x18\x01 \x01(\v2\x10.orch.v1.NetworkR\anetwork\x122\n" +
+	"\bservices\x18\x02 \x03(\v2\x16.orch.v1.NetworkMemberR\bservices\x12,\n" +
+	"\x05tasks\x18\x03 \x03(\v2\x16.orch.v1.NetworkMemberR\x05tasks\"c\n" +
+	"\rNetworkMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\"*\n" +
+	"\x14CheckNetworksRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\"E\n" +
+	"\x15CheckNetworksResponse\x12,\n" +
+	"\bfindings\x18\x01 \x03(\v2\x10.orch.v1.FindingR\bfindings\"1\n" +
 	"\x15InspectServiceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"\xec\x01\n" +
 	"\x16InspectServiceResponse\x12*\n" +
@@ -4716,7 +5029,7 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\x16DeleteOperatorResponse\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xf9\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x96\x14\n" +
 	"\x0eClusterService\x123\n" +
 	"\x04Info\x12\x14.orch.v1.InfoRequest\x1a\x15.orch.v1.InfoResponse\x123\n" +
 	"\x04Plan\x12\x14.orch.v1.PlanRequest\x1a\x15.orch.v1.PlanResponse\x126\n" +
@@ -4728,7 +5041,9 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\fListReleases\x12\x1c.orch.v1.ListReleasesRequest\x1a\x1d.orch.v1.ListReleasesResponse\x12B\n" +
 	"\tListTasks\x12\x19.orch.v1.ListTasksRequest\x1a\x1a.orch.v1.ListTasksResponse\x12K\n" +
 	"\fListServices\x12\x1c.orch.v1.ListServicesRequest\x1a\x1d.orch.v1.ListServicesResponse\x12B\n" +
-	"\tListNodes\x12\x19.orch.v1.ListNodesRequest\x1a\x1a.orch.v1.ListNodesResponse\x12Q\n" +
+	"\tListNodes\x12\x19.orch.v1.ListNodesRequest\x1a\x1a.orch.v1.ListNodesResponse\x12K\n" +
+	"\fListNetworks\x12\x1c.orch.v1.ListNetworksRequest\x1a\x1d.orch.v1.ListNetworksResponse\x12N\n" +
+	"\rCheckNetworks\x12\x1d.orch.v1.CheckNetworksRequest\x1a\x1e.orch.v1.CheckNetworksResponse\x12Q\n" +
 	"\x0eInspectService\x12\x1e.orch.v1.InspectServiceRequest\x1a\x1f.orch.v1.InspectServiceResponse\x12?\n" +
 	"\bSetStack\x12\x18.orch.v1.SetStackRequest\x1a\x19.orch.v1.SetStackResponse\x12F\n" +
 	"\rRollbackStack\x12\x1d.orch.v1.RollbackStackRequest\x1a\x16.orch.v1.ApplyResponse\x12D\n" +
@@ -4770,7 +5085,7 @@ func file_engine_api_cluster_proto_rawDescGZIP() []byte {
 	return file_engine_api_cluster_proto_rawDescData
 }
 
-var file_engine_api_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_engine_api_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_engine_api_cluster_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: orch.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: orch.v1.InfoResponse
@@ -4797,205 +5112,222 @@ var file_engine_api_cluster_proto_goTypes = []any{
 	(*ListServicesResponse)(nil),   // 22: orch.v1.ListServicesResponse
 	(*ListNodesRequest)(nil),       // 23: orch.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),      // 24: orch.v1.ListNodesResponse
-	(*InspectServiceRequest)(nil),  // 25: orch.v1.InspectServiceRequest
-	(*InspectServiceResponse)(nil), // 26: orch.v1.InspectServiceResponse
-	(*SetStackRequest)(nil),        // 27: orch.v1.SetStackRequest
-	(*SetStackResponse)(nil),       // 28: orch.v1.SetStackResponse
-	(*RollbackStackRequest)(nil),   // 29: orch.v1.RollbackStackRequest
-	(*ScaleServiceRequest)(nil),    // 30: orch.v1.ScaleServiceRequest
-	(*RestartServiceRequest)(nil),  // 31: orch.v1.RestartServiceRequest
-	(*SignalRolloutRequest)(nil),   // 32: orch.v1.SignalRolloutRequest
-	(*SignalRolloutResponse)(nil),  // 33: orch.v1.SignalRolloutResponse
-	(*WatchRolloutRequest)(nil),    // 34: orch.v1.WatchRolloutRequest
-	(*RolloutStatus)(nil),          // 35: orch.v1.RolloutStatus
-	(*SlotStatus)(nil),             // 36: orch.v1.SlotStatus
-	(*Signal)(nil),                 // 37: orch.v1.Signal
-	(*LogsRequest)(nil),            // 38: orch.v1.LogsRequest
-	(*EventsRequest)(nil),          // 39: orch.v1.EventsRequest
-	(*Event)(nil),                  // 40: orch.v1.Event
-	(*PutSecretRequest)(nil),       // 41: orch.v1.PutSecretRequest
-	(*PutSecretResponse)(nil),      // 42: orch.v1.PutSecretResponse
-	(*ListSecretsRequest)(nil),     // 43: orch.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),    // 44: orch.v1.ListSecretsResponse
-	(*RemoveSecretRequest)(nil),    // 45: orch.v1.RemoveSecretRequest
-	(*RemoveSecretResponse)(nil),   // 46: orch.v1.RemoveSecretResponse
-	(*InspectNodeRequest)(nil),     // 47: orch.v1.InspectNodeRequest
-	(*InspectNodeResponse)(nil),    // 48: orch.v1.InspectNodeResponse
-	(*UpdateNodeRequest)(nil),      // 49: orch.v1.UpdateNodeRequest
-	(*UpdateNodeResponse)(nil),     // 50: orch.v1.UpdateNodeResponse
-	(*DeleteNodeRequest)(nil),      // 51: orch.v1.DeleteNodeRequest
-	(*DeleteNodeResponse)(nil),     // 52: orch.v1.DeleteNodeResponse
-	(*RebalanceRequest)(nil),       // 53: orch.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),      // 54: orch.v1.RebalanceResponse
-	(*Move)(nil),                   // 55: orch.v1.Move
-	(*CreateTokenRequest)(nil),     // 56: orch.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 57: orch.v1.CreateTokenResponse
-	(*AdmitRequest)(nil),           // 58: orch.v1.AdmitRequest
-	(*RotateCARequest)(nil),        // 59: orch.v1.RotateCARequest
-	(*RotateCAResponse)(nil),       // 60: orch.v1.RotateCAResponse
-	(*AutolockRequest)(nil),        // 61: orch.v1.AutolockRequest
-	(*AutolockResponse)(nil),       // 62: orch.v1.AutolockResponse
-	(*UnlockKeyRequest)(nil),       // 63: orch.v1.UnlockKeyRequest
-	(*UnlockKeyResponse)(nil),      // 64: orch.v1.UnlockKeyResponse
-	(*AddOperatorRequest)(nil),     // 65: orch.v1.AddOperatorRequest
-	(*RenewOperatorRequest)(nil),   // 66: orch.v1.RenewOperatorRequest
-	(*OperatorCredentials)(nil),    // 67: orch.v1.OperatorCredentials
-	(*ListOperatorsRequest)(nil),   // 68: orch.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),  // 69: orch.v1.ListOperatorsResponse
-	(*DeleteOperatorRequest)(nil),  // 70: orch.v1.DeleteOperatorRequest
-	(*DeleteOperatorResponse)(nil), // 71: orch.v1.DeleteOperatorResponse
-	(*BackupRequest)(nil),          // 72: orch.v1.BackupRequest
-	(*BackupChunk)(nil),            // 73: orch.v1.BackupChunk
-	nil,                            // 74: orch.v1.ListTasksResponse.NodeNamesEntry
-	nil,                            // 75: orch.v1.UpdateNodeRequest.LabelsEntry
-	nil,                            // 76: orch.v1.AdmitRequest.LabelsEntry
-	(*Cluster)(nil),                // 77: orch.v1.Cluster
-	(*timestamppb.Timestamp)(nil),  // 78: google.protobuf.Timestamp
-	(*Bundle)(nil),                 // 79: orch.v1.Bundle
-	(*StackSpec)(nil),              // 80: orch.v1.StackSpec
-	(*Op)(nil),                     // 81: orch.v1.Op
-	(*durationpb.Duration)(nil),    // 82: google.protobuf.Duration
-	(*Rollout)(nil),                // 83: orch.v1.Rollout
-	(*PortSpec)(nil),               // 84: orch.v1.PortSpec
-	(*Release)(nil),                // 85: orch.v1.Release
-	(*Task)(nil),                   // 86: orch.v1.Task
-	(*Node)(nil),                   // 87: orch.v1.Node
-	(*Service)(nil),                // 88: orch.v1.Service
-	(*Slot)(nil),                   // 89: orch.v1.Slot
-	(*SecretValue)(nil),            // 90: orch.v1.SecretValue
-	(*Peer)(nil),                   // 91: orch.v1.Peer
-	(*Operator)(nil),               // 92: orch.v1.Operator
-	(*LogBatch)(nil),               // 93: orch.v1.LogBatch
-	(*Membership)(nil),             // 94: orch.v1.Membership
+	(*ListNetworksRequest)(nil),    // 25: orch.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),   // 26: orch.v1.ListNetworksResponse
+	(*NetworkStatus)(nil),          // 27: orch.v1.NetworkStatus
+	(*NetworkMember)(nil),          // 28: orch.v1.NetworkMember
+	(*CheckNetworksRequest)(nil),   // 29: orch.v1.CheckNetworksRequest
+	(*CheckNetworksResponse)(nil),  // 30: orch.v1.CheckNetworksResponse
+	(*InspectServiceRequest)(nil),  // 31: orch.v1.InspectServiceRequest
+	(*InspectServiceResponse)(nil), // 32: orch.v1.InspectServiceResponse
+	(*SetStackRequest)(nil),        // 33: orch.v1.SetStackRequest
+	(*SetStackResponse)(nil),       // 34: orch.v1.SetStackResponse
+	(*RollbackStackRequest)(nil),   // 35: orch.v1.RollbackStackRequest
+	(*ScaleServiceRequest)(nil),    // 36: orch.v1.ScaleServiceRequest
+	(*RestartServiceRequest)(nil),  // 37: orch.v1.RestartServiceRequest
+	(*SignalRolloutRequest)(nil),   // 38: orch.v1.SignalRolloutRequest
+	(*SignalRolloutResponse)(nil),  // 39: orch.v1.SignalRolloutResponse
+	(*WatchRolloutRequest)(nil),    // 40: orch.v1.WatchRolloutRequest
+	(*RolloutStatus)(nil),          // 41: orch.v1.RolloutStatus
+	(*SlotStatus)(nil),             // 42: orch.v1.SlotStatus
+	(*Signal)(nil),                 // 43: orch.v1.Signal
+	(*LogsRequest)(nil),            // 44: orch.v1.LogsRequest
+	(*EventsRequest)(nil),          // 45: orch.v1.EventsRequest
+	(*Event)(nil),                  // 46: orch.v1.Event
+	(*PutSecretRequest)(nil),       // 47: orch.v1.PutSecretRequest
+	(*PutSecretResponse)(nil),      // 48: orch.v1.PutSecretResponse
+	(*ListSecretsRequest)(nil),     // 49: orch.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),    // 50: orch.v1.ListSecretsResponse
+	(*RemoveSecretRequest)(nil),    // 51: orch.v1.RemoveSecretRequest
+	(*RemoveSecretResponse)(nil),   // 52: orch.v1.RemoveSecretResponse
+	(*InspectNodeRequest)(nil),     // 53: orch.v1.InspectNodeRequest
+	(*InspectNodeResponse)(nil),    // 54: orch.v1.InspectNodeResponse
+	(*UpdateNodeRequest)(nil),      // 55: orch.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),     // 56: orch.v1.UpdateNodeResponse
+	(*DeleteNodeRequest)(nil),      // 57: orch.v1.DeleteNodeRequest
+	(*DeleteNodeResponse)(nil),     // 58: orch.v1.DeleteNodeResponse
+	(*RebalanceRequest)(nil),       // 59: orch.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),      // 60: orch.v1.RebalanceResponse
+	(*Move)(nil),                   // 61: orch.v1.Move
+	(*CreateTokenRequest)(nil),     // 62: orch.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 63: orch.v1.CreateTokenResponse
+	(*AdmitRequest)(nil),           // 64: orch.v1.AdmitRequest
+	(*RotateCARequest)(nil),        // 65: orch.v1.RotateCARequest
+	(*RotateCAResponse)(nil),       // 66: orch.v1.RotateCAResponse
+	(*AutolockRequest)(nil),        // 67: orch.v1.AutolockRequest
+	(*AutolockResponse)(nil),       // 68: orch.v1.AutolockResponse
+	(*UnlockKeyRequest)(nil),       // 69: orch.v1.UnlockKeyRequest
+	(*UnlockKeyResponse)(nil),      // 70: orch.v1.UnlockKeyResponse
+	(*AddOperatorRequest)(nil),     // 71: orch.v1.AddOperatorRequest
+	(*RenewOperatorRequest)(nil),   // 72: orch.v1.RenewOperatorRequest
+	(*OperatorCredentials)(nil),    // 73: orch.v1.OperatorCredentials
+	(*ListOperatorsRequest)(nil),   // 74: orch.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),  // 75: orch.v1.ListOperatorsResponse
+	(*DeleteOperatorRequest)(nil),  // 76: orch.v1.DeleteOperatorRequest
+	(*DeleteOperatorResponse)(nil), // 77: orch.v1.DeleteOperatorResponse
+	(*BackupRequest)(nil),          // 78: orch.v1.BackupRequest
+	(*BackupChunk)(nil),            // 79: orch.v1.BackupChunk
+	nil,                            // 80: orch.v1.ListTasksResponse.NodeNamesEntry
+	nil,                            // 81: orch.v1.UpdateNodeRequest.LabelsEntry
+	nil,                            // 82: orch.v1.AdmitRequest.LabelsEntry
+	(*Cluster)(nil),                // 83: orch.v1.Cluster
+	(*timestamppb.Timestamp)(nil),  // 84: google.protobuf.Timestamp
+	(*Bundle)(nil),                 // 85: orch.v1.Bundle
+	(*StackSpec)(nil),              // 86: orch.v1.StackSpec
+	(*Op)(nil),                     // 87: orch.v1.Op
+	(*durationpb.Duration)(nil),    // 88: google.protobuf.Duration
+	(*Rollout)(nil),                // 89: orch.v1.Rollout
+	(*PortSpec)(nil),               // 90: orch.v1.PortSpec
+	(*Release)(nil),                // 91: orch.v1.Release
+	(*Task)(nil),                   // 92: orch.v1.Task
+	(*Node)(nil),                   // 93: orch.v1.Node
+	(*Network)(nil),                // 94: orch.v1.Network
+	(*Finding)(nil),                // 95: orch.v1.Finding
+	(*Service)(nil),                // 96: orch.v1.Service
+	(*Slot)(nil),                   // 97: orch.v1.Slot
+	(*SecretValue)(nil),            // 98: orch.v1.SecretValue
+	(*Peer)(nil),                   // 99: orch.v1.Peer
+	(*Operator)(nil),               // 100: orch.v1.Operator
+	(*LogBatch)(nil),               // 101: orch.v1.LogBatch
+	(*Membership)(nil),             // 102: orch.v1.Membership
 }
 var file_engine_api_cluster_proto_depIdxs = []int32{
-	77, // 0: orch.v1.InfoResponse.cluster:type_name -> orch.v1.Cluster
-	2,  // 1: orch.v1.InfoResponse.engines:type_name -> orch.v1.EngineStatus
-	78, // 2: orch.v1.EngineStatus.heard:type_name -> google.protobuf.Timestamp
-	79, // 3: orch.v1.PlanRequest.bundle:type_name -> orch.v1.Bundle
-	5,  // 4: orch.v1.PlanResponse.plan:type_name -> orch.v1.Plan
-	8,  // 5: orch.v1.Plan.changes:type_name -> orch.v1.Change
-	80, // 6: orch.v1.Plan.spec:type_name -> orch.v1.StackSpec
-	6,  // 7: orch.v1.Plan.rollouts:type_name -> orch.v1.PlannedRollout
-	7,  // 8: orch.v1.Plan.tasks:type_name -> orch.v1.PlannedTask
-	81, // 9: orch.v1.PlannedRollout.ops:type_name -> orch.v1.Op
-	82, // 10: orch.v1.PlannedRollout.takes:type_name -> google.protobuf.Duration
-	9,  // 11: orch.v1.Change.fields:type_name -> orch.v1.FieldChange
-	79, // 12: orch.v1.ApplyRequest.bundle:type_name -> orch.v1.Bundle
-	8,  // 13: orch.v1.ApplyResponse.changes:type_name -> orch.v1.Change
-	14, // 14: orch.v1.StackStatus.services:type_name -> orch.v1.ServiceStatus
-	83, // 15: orch.v1.ServiceStatus.rollout:type_name -> orch.v1.Rollout
-	84, // 16: orch.v1.ServiceStatus.ports:type_name -> orch.v1.PortSpec
-	78, // 17: orch.v1.ServiceStatus.since:type_name -> google.protobuf.Timestamp
-	78, // 18: orch.v1.ServiceStatus.deadline:type_name -> google.protobuf.Timestamp
-	13, // 19: orch.v1.ListStacksResponse.stacks:type_name -> orch.v1.StackStatus
-	85, // 20: orch.v1.ListReleasesResponse.releases:type_name -> orch.v1.Release
-	86, // 21: orch.v1.ListTasksResponse.tasks:type_name -> orch.v1.Task
-	74, // 22: orch.v1.ListTasksResponse.node_names:type_name -> orch.v1.ListTasksResponse.NodeNamesEntry
-	13, // 23: orch.v1.ListServicesResponse.stacks:type_name -> orch.v1.StackStatus
-	87, // 24: orch.v1.ListNodesResponse.nodes:type_name -> orch.v1.Node
-	88, // 25: orch.v1.InspectServiceResponse.service:type_name -> orch.v1.Service
-	14, // 26: orch.v1.InspectServiceResponse.status:type_name -> orch.v1.ServiceStatus
-	89, // 27: orch.v1.InspectServiceResponse.slots:type_name -> orch.v1.Slot
-	86, // 28: orch.v1.InspectServiceResponse.tasks:type_name -> orch.v1.Task
-	83, // 29: orch.v1.InspectServiceResponse.rollouts:type_name -> orch.v1.Rollout
-	83, // 30: orch.v1.RolloutStatus.rollout:type_name -> orch.v1.Rollout
-	14, // 31: orch.v1.RolloutStatus.status:type_name -> orch.v1.ServiceStatus
-	78, // 32: orch.v1.RolloutStatus.since:type_name -> google.protobuf.Timestamp
-	78, // 33: orch.v1.RolloutStatus.until:type_name -> google.protobuf.Timestamp
-	36, // 34: orch.v1.RolloutStatus.slots:type_name -> orch.v1.SlotStatus
-	37, // 35: orch.v1.RolloutStatus.signals:type_name -> orch.v1.Signal
-	78, // 36: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	78, // 37: orch.v1.Event.time:type_name -> google.protobuf.Timestamp
-	90, // 38: orch.v1.ListSecretsResponse.secrets:type_name -> orch.v1.SecretValue
-	87, // 39: orch.v1.InspectNodeResponse.node:type_name -> orch.v1.Node
-	86, // 40: orch.v1.InspectNodeResponse.tasks:type_name -> orch.v1.Task
-	2,  // 41: orch.v1.InspectNodeResponse.engine:type_name -> orch.v1.EngineStatus
-	75, // 42: orch.v1.UpdateNodeRequest.labels:type_name -> orch.v1.UpdateNodeRequest.LabelsEntry
-	87, // 43: orch.v1.UpdateNodeResponse.node:type_name -> orch.v1.Node
-	55, // 44: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
-	82, // 45: orch.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
-	91, // 46: orch.v1.CreateTokenResponse.engines:type_name -> orch.v1.Peer
-	78, // 47: orch.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	76, // 48: orch.v1.AdmitRequest.labels:type_name -> orch.v1.AdmitRequest.LabelsEntry
-	82, // 49: orch.v1.AddOperatorRequest.valid:type_name -> google.protobuf.Duration
-	91, // 50: orch.v1.OperatorCredentials.engines:type_name -> orch.v1.Peer
-	92, // 51: orch.v1.ListOperatorsResponse.operators:type_name -> orch.v1.Operator
-	0,  // 52: orch.v1.ClusterService.Info:input_type -> orch.v1.InfoRequest
-	3,  // 53: orch.v1.ClusterService.Plan:input_type -> orch.v1.PlanRequest
-	10, // 54: orch.v1.ClusterService.Apply:input_type -> orch.v1.ApplyRequest
-	12, // 55: orch.v1.ClusterService.WatchStack:input_type -> orch.v1.WatchStackRequest
-	15, // 56: orch.v1.ClusterService.ListStacks:input_type -> orch.v1.ListStacksRequest
-	17, // 57: orch.v1.ClusterService.ListReleases:input_type -> orch.v1.ListReleasesRequest
-	19, // 58: orch.v1.ClusterService.ListTasks:input_type -> orch.v1.ListTasksRequest
-	21, // 59: orch.v1.ClusterService.ListServices:input_type -> orch.v1.ListServicesRequest
-	23, // 60: orch.v1.ClusterService.ListNodes:input_type -> orch.v1.ListNodesRequest
-	25, // 61: orch.v1.ClusterService.InspectService:input_type -> orch.v1.InspectServiceRequest
-	27, // 62: orch.v1.ClusterService.SetStack:input_type -> orch.v1.SetStackRequest
-	29, // 63: orch.v1.ClusterService.RollbackStack:input_type -> orch.v1.RollbackStackRequest
-	30, // 64: orch.v1.ClusterService.ScaleService:input_type -> orch.v1.ScaleServiceRequest
-	31, // 65: orch.v1.ClusterService.RestartService:input_type -> orch.v1.RestartServiceRequest
-	32, // 66: orch.v1.ClusterService.SignalRollout:input_type -> orch.v1.SignalRolloutRequest
-	34, // 67: orch.v1.ClusterService.WatchRollout:input_type -> orch.v1.WatchRolloutRequest
-	38, // 68: orch.v1.ClusterService.Logs:input_type -> orch.v1.LogsRequest
-	39, // 69: orch.v1.ClusterService.Events:input_type -> orch.v1.EventsRequest
-	41, // 70: orch.v1.ClusterService.PutSecret:input_type -> orch.v1.PutSecretRequest
-	43, // 71: orch.v1.ClusterService.ListSecrets:input_type -> orch.v1.ListSecretsRequest
-	45, // 72: orch.v1.ClusterService.RemoveSecret:input_type -> orch.v1.RemoveSecretRequest
-	47, // 73: orch.v1.ClusterService.InspectNode:input_type -> orch.v1.InspectNodeRequest
-	49, // 74: orch.v1.ClusterService.UpdateNode:input_type -> orch.v1.UpdateNodeRequest
-	51, // 75: orch.v1.ClusterService.DeleteNode:input_type -> orch.v1.DeleteNodeRequest
-	53, // 76: orch.v1.ClusterService.Rebalance:input_type -> orch.v1.RebalanceRequest
-	56, // 77: orch.v1.ClusterService.CreateToken:input_type -> orch.v1.CreateTokenRequest
-	58, // 78: orch.v1.ClusterService.Admit:input_type -> orch.v1.AdmitRequest
-	59, // 79: orch.v1.ClusterService.RotateCA:input_type -> orch.v1.RotateCARequest
-	61, // 80: orch.v1.ClusterService.Autolock:input_type -> orch.v1.AutolockRequest
-	63, // 81: orch.v1.ClusterService.UnlockKey:input_type -> orch.v1.UnlockKeyRequest
-	65, // 82: orch.v1.ClusterService.AddOperator:input_type -> orch.v1.AddOperatorRequest
-	68, // 83: orch.v1.ClusterService.ListOperators:input_type -> orch.v1.ListOperatorsRequest
-	70, // 84: orch.v1.ClusterService.DeleteOperator:input_type -> orch.v1.DeleteOperatorRequest
-	66, // 85: orch.v1.ClusterService.RenewOperator:input_type -> orch.v1.RenewOperatorRequest
-	72, // 86: orch.v1.ClusterService.Backup:input_type -> orch.v1.BackupRequest
-	1,  // 87: orch.v1.ClusterService.Info:output_type -> orch.v1.InfoResponse
-	4,  // 88: orch.v1.ClusterService.Plan:output_type -> orch.v1.PlanResponse
-	11, // 89: orch.v1.ClusterService.Apply:output_type -> orch.v1.ApplyResponse
-	13, // 90: orch.v1.ClusterService.WatchStack:output_type -> orch.v1.StackStatus
-	16, // 91: orch.v1.ClusterService.ListStacks:output_type -> orch.v1.ListStacksResponse
-	18, // 92: orch.v1.ClusterService.ListReleases:output_type -> orch.v1.ListReleasesResponse
-	20, // 93: orch.v1.ClusterService.ListTasks:output_type -> orch.v1.ListTasksResponse
-	22, // 94: orch.v1.ClusterService.ListServices:output_type -> orch.v1.ListServicesResponse
-	24, // 95: orch.v1.ClusterService.ListNodes:output_type -> orch.v1.ListNodesResponse
-	26, // 96: orch.v1.ClusterService.InspectService:output_type -> orch.v1.InspectServiceResponse
-	28, // 97: orch.v1.ClusterService.SetStack:output_type -> orch.v1.SetStackResponse
-	11, // 98: orch.v1.ClusterService.RollbackStack:output_type -> orch.v1.ApplyResponse
-	11, // 99: orch.v1.ClusterService.ScaleService:output_type -> orch.v1.ApplyResponse
-	11, // 100: orch.v1.ClusterService.RestartService:output_type -> orch.v1.ApplyResponse
-	33, // 101: orch.v1.ClusterService.SignalRollout:output_type -> orch.v1.SignalRolloutResponse
-	35, // 102: orch.v1.ClusterService.WatchRollout:output_type -> orch.v1.RolloutStatus
-	93, // 103: orch.v1.ClusterService.Logs:output_type -> orch.v1.LogBatch
-	40, // 104: orch.v1.ClusterService.Events:output_type -> orch.v1.Event
-	42, // 105: orch.v1.ClusterService.PutSecret:output_type -> orch.v1.PutSecretResponse
-	44, // 106: orch.v1.ClusterService.ListSecrets:output_type -> orch.v1.ListSecretsResponse
-	46, // 107: orch.v1.ClusterService.RemoveSecret:output_type -> orch.v1.RemoveSecretResponse
-	48, // 108: orch.v1.ClusterService.InspectNode:output_type -> orch.v1.InspectNodeResponse
-	50, // 109: orch.v1.ClusterService.UpdateNode:output_type -> orch.v1.UpdateNodeResponse
-	52, // 110: orch.v1.ClusterService.DeleteNode:output_type -> orch.v1.DeleteNodeResponse
-	54, // 111: orch.v1.ClusterService.Rebalance:output_type -> orch.v1.RebalanceResponse
-	57, // 112: orch.v1.ClusterService.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	94, // 113: orch.v1.ClusterService.Admit:output_type -> orch.v1.Membership
-	60, // 114: orch.v1.ClusterService.RotateCA:output_type -> orch.v1.RotateCAResponse
-	62, // 115: orch.v1.ClusterService.Autolock:output_type -> orch.v1.AutolockResponse
-	64, // 116: orch.v1.ClusterService.UnlockKey:output_type -> orch.v1.UnlockKeyResponse
-	67, // 117: orch.v1.ClusterService.AddOperator:output_type -> orch.v1.OperatorCredentials
-	69, // 118: orch.v1.ClusterService.ListOperators:output_type -> orch.v1.ListOperatorsResponse
-	71, // 119: orch.v1.ClusterService.DeleteOperator:output_type -> orch.v1.DeleteOperatorResponse
-	67, // 120: orch.v1.ClusterService.RenewOperator:output_type -> orch.v1.OperatorCredentials
-	73, // 121: orch.v1.ClusterService.Backup:output_type -> orch.v1.BackupChunk
-	87, // [87:122] is the sub-list for method output_type
-	52, // [52:87] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	83,  // 0: orch.v1.InfoResponse.cluster:type_name -> orch.v1.Cluster
+	2,   // 1: orch.v1.InfoResponse.engines:type_name -> orch.v1.EngineStatus
+	84,  // 2: orch.v1.EngineStatus.heard:type_name -> google.protobuf.Timestamp
+	85,  // 3: orch.v1.PlanRequest.bundle:type_name -> orch.v1.Bundle
+	5,   // 4: orch.v1.PlanResponse.plan:type_name -> orch.v1.Plan
+	8,   // 5: orch.v1.Plan.changes:type_name -> orch.v1.Change
+	86,  // 6: orch.v1.Plan.spec:type_name -> orch.v1.StackSpec
+	6,   // 7: orch.v1.Plan.rollouts:type_name -> orch.v1.PlannedRollout
+	7,   // 8: orch.v1.Plan.tasks:type_name -> orch.v1.PlannedTask
+	87,  // 9: orch.v1.PlannedRollout.ops:type_name -> orch.v1.Op
+	88,  // 10: orch.v1.PlannedRollout.takes:type_name -> google.protobuf.Duration
+	9,   // 11: orch.v1.Change.fields:type_name -> orch.v1.FieldChange
+	85,  // 12: orch.v1.ApplyRequest.bundle:type_name -> orch.v1.Bundle
+	8,   // 13: orch.v1.ApplyResponse.changes:type_name -> orch.v1.Change
+	14,  // 14: orch.v1.StackStatus.services:type_name -> orch.v1.ServiceStatus
+	89,  // 15: orch.v1.ServiceStatus.rollout:type_name -> orch.v1.Rollout
+	90,  // 16: orch.v1.ServiceStatus.ports:type_name -> orch.v1.PortSpec
+	84,  // 17: orch.v1.ServiceStatus.since:type_name -> google.protobuf.Timestamp
+	84,  // 18: orch.v1.ServiceStatus.deadline:type_name -> google.protobuf.Timestamp
+	13,  // 19: orch.v1.ListStacksResponse.stacks:type_name -> orch.v1.StackStatus
+	91,  // 20: orch.v1.ListReleasesResponse.releases:type_name -> orch.v1.Release
+	92,  // 21: orch.v1.ListTasksResponse.tasks:type_name -> orch.v1.Task
+	80,  // 22: orch.v1.ListTasksResponse.node_names:type_name -> orch.v1.ListTasksResponse.NodeNamesEntry
+	13,  // 23: orch.v1.ListServicesResponse.stacks:type_name -> orch.v1.StackStatus
+	93,  // 24: orch.v1.ListNodesResponse.nodes:type_name -> orch.v1.Node
+	27,  // 25: orch.v1.ListNetworksResponse.networks:type_name -> orch.v1.NetworkStatus
+	94,  // 26: orch.v1.NetworkStatus.network:type_name -> orch.v1.Network
+	28,  // 27: orch.v1.NetworkStatus.services:type_name -> orch.v1.NetworkMember
+	28,  // 28: orch.v1.NetworkStatus.tasks:type_name -> orch.v1.NetworkMember
+	95,  // 29: orch.v1.CheckNetworksResponse.findings:type_name -> orch.v1.Finding
+	96,  // 30: orch.v1.InspectServiceResponse.service:type_name -> orch.v1.Service
+	14,  // 31: orch.v1.InspectServiceResponse.status:type_name -> orch.v1.ServiceStatus
+	97,  // 32: orch.v1.InspectServiceResponse.slots:type_name -> orch.v1.Slot
+	92,  // 33: orch.v1.InspectServiceResponse.tasks:type_name -> orch.v1.Task
+	89,  // 34: orch.v1.InspectServiceResponse.rollouts:type_name -> orch.v1.Rollout
+	89,  // 35: orch.v1.RolloutStatus.rollout:type_name -> orch.v1.Rollout
+	14,  // 36: orch.v1.RolloutStatus.status:type_name -> orch.v1.ServiceStatus
+	84,  // 37: orch.v1.RolloutStatus.since:type_name -> google.protobuf.Timestamp
+	84,  // 38: orch.v1.RolloutStatus.until:type_name -> google.protobuf.Timestamp
+	42,  // 39: orch.v1.RolloutStatus.slots:type_name -> orch.v1.SlotStatus
+	43,  // 40: orch.v1.RolloutStatus.signals:type_name -> orch.v1.Signal
+	84,  // 41: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 42: orch.v1.Event.time:type_name -> google.protobuf.Timestamp
+	98,  // 43: orch.v1.ListSecretsResponse.secrets:type_name -> orch.v1.SecretValue
+	93,  // 44: orch.v1.InspectNodeResponse.node:type_name -> orch.v1.Node
+	92,  // 45: orch.v1.InspectNodeResponse.tasks:type_name -> orch.v1.Task
+	2,   // 46: orch.v1.InspectNodeResponse.engine:type_name -> orch.v1.EngineStatus
+	81,  // 47: orch.v1.UpdateNodeRequest.labels:type_name -> orch.v1.UpdateNodeRequest.LabelsEntry
+	93,  // 48: orch.v1.UpdateNodeResponse.node:type_name -> orch.v1.Node
+	61,  // 49: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
+	88,  // 50: orch.v1.CreateTokenRequest.valid:type_name -> google.protobuf.Duration
+	99,  // 51: orch.v1.CreateTokenResponse.engines:type_name -> orch.v1.Peer
+	84,  // 52: orch.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	82,  // 53: orch.v1.AdmitRequest.labels:type_name -> orch.v1.AdmitRequest.LabelsEntry
+	88,  // 54: orch.v1.AddOperatorRequest.valid:type_name -> google.protobuf.Duration
+	99,  // 55: orch.v1.OperatorCredentials.engines:type_name -> orch.v1.Peer
+	100, // 56: orch.v1.ListOperatorsResponse.operators:type_name -> orch.v1.Operator
+	0,   // 57: orch.v1.ClusterService.Info:input_type -> orch.v1.InfoRequest
+	3,   // 58: orch.v1.ClusterService.Plan:input_type -> orch.v1.PlanRequest
+	10,  // 59: orch.v1.ClusterService.Apply:input_type -> orch.v1.ApplyRequest
+	12,  // 60: orch.v1.ClusterService.WatchStack:input_type -> orch.v1.WatchStackRequest
+	15,  // 61: orch.v1.ClusterService.ListStacks:input_type -> orch.v1.ListStacksRequest
+	17,  // 62: orch.v1.ClusterService.ListReleases:input_type -> orch.v1.ListReleasesRequest
+	19,  // 63: orch.v1.ClusterService.ListTasks:input_type -> orch.v1.ListTasksRequest
+	21,  // 64: orch.v1.ClusterService.ListServices:input_type -> orch.v1.ListServicesRequest
+	23,  // 65: orch.v1.ClusterService.ListNodes:input_type -> orch.v1.ListNodesRequest
+	25,  // 66: orch.v1.ClusterService.ListNetworks:input_type -> orch.v1.ListNetworksRequest
+	29,  // 67: orch.v1.ClusterService.CheckNetworks:input_type -> orch.v1.CheckNetworksRequest
+	31,  // 68: orch.v1.ClusterService.InspectService:input_type -> orch.v1.InspectServiceRequest
+	33,  // 69: orch.v1.ClusterService.SetStack:input_type -> orch.v1.SetStackRequest
+	35,  // 70: orch.v1.ClusterService.RollbackStack:input_type -> orch.v1.RollbackStackRequest
+	36,  // 71: orch.v1.ClusterService.ScaleService:input_type -> orch.v1.ScaleServiceRequest
+	37,  // 72: orch.v1.ClusterService.RestartService:input_type -> orch.v1.RestartServiceRequest
+	38,  // 73: orch.v1.ClusterService.SignalRollout:input_type -> orch.v1.SignalRolloutRequest
+	40,  // 74: orch.v1.ClusterService.WatchRollout:input_type -> orch.v1.WatchRolloutRequest
+	44,  // 75: orch.v1.ClusterService.Logs:input_type -> orch.v1.LogsRequest
+	45,  // 76: orch.v1.ClusterService.Events:input_type -> orch.v1.EventsRequest
+	47,  // 77: orch.v1.ClusterService.PutSecret:input_type -> orch.v1.PutSecretRequest
+	49,  // 78: orch.v1.ClusterService.ListSecrets:input_type -> orch.v1.ListSecretsRequest
+	51,  // 79: orch.v1.ClusterService.RemoveSecret:input_type -> orch.v1.RemoveSecretRequest
+	53,  // 80: orch.v1.ClusterService.InspectNode:input_type -> orch.v1.InspectNodeRequest
+	55,  // 81: orch.v1.ClusterService.UpdateNode:input_type -> orch.v1.UpdateNodeRequest
+	57,  // 82: orch.v1.ClusterService.DeleteNode:input_type -> orch.v1.DeleteNodeRequest
+	59,  // 83: orch.v1.ClusterService.Rebalance:input_type -> orch.v1.RebalanceRequest
+	62,  // 84: orch.v1.ClusterService.CreateToken:input_type -> orch.v1.CreateTokenRequest
+	64,  // 85: orch.v1.ClusterService.Admit:input_type -> orch.v1.AdmitRequest
+	65,  // 86: orch.v1.ClusterService.RotateCA:input_type -> orch.v1.RotateCARequest
+	67,  // 87: orch.v1.ClusterService.Autolock:input_type -> orch.v1.AutolockRequest
+	69,  // 88: orch.v1.ClusterService.UnlockKey:input_type -> orch.v1.UnlockKeyRequest
+	71,  // 89: orch.v1.ClusterService.AddOperator:input_type -> orch.v1.AddOperatorRequest
+	74,  // 90: orch.v1.ClusterService.ListOperators:input_type -> orch.v1.ListOperatorsRequest
+	76,  // 91: orch.v1.ClusterService.DeleteOperator:input_type -> orch.v1.DeleteOperatorRequest
+	72,  // 92: orch.v1.ClusterService.RenewOperator:input_type -> orch.v1.RenewOperatorRequest
+	78,  // 93: orch.v1.ClusterService.Backup:input_type -> orch.v1.BackupRequest
+	1,   // 94: orch.v1.ClusterService.Info:output_type -> orch.v1.InfoResponse
+	4,   // 95: orch.v1.ClusterService.Plan:output_type -> orch.v1.PlanResponse
+	11,  // 96: orch.v1.ClusterService.Apply:output_type -> orch.v1.ApplyResponse
+	13,  // 97: orch.v1.ClusterService.WatchStack:output_type -> orch.v1.StackStatus
+	16,  // 98: orch.v1.ClusterService.ListStacks:output_type -> orch.v1.ListStacksResponse
+	18,  // 99: orch.v1.ClusterService.ListReleases:output_type -> orch.v1.ListReleasesResponse
+	20,  // 100: orch.v1.ClusterService.ListTasks:output_type -> orch.v1.ListTasksResponse
+	22,  // 101: orch.v1.ClusterService.ListServices:output_type -> orch.v1.ListServicesResponse
+	24,  // 102: orch.v1.ClusterService.ListNodes:output_type -> orch.v1.ListNodesResponse
+	26,  // 103: orch.v1.ClusterService.ListNetworks:output_type -> orch.v1.ListNetworksResponse
+	30,  // 104: orch.v1.ClusterService.CheckNetworks:output_type -> orch.v1.CheckNetworksResponse
+	32,  // 105: orch.v1.ClusterService.InspectService:output_type -> orch.v1.InspectServiceResponse
+	34,  // 106: orch.v1.ClusterService.SetStack:output_type -> orch.v1.SetStackResponse
+	11,  // 107: orch.v1.ClusterService.RollbackStack:output_type -> orch.v1.ApplyResponse
+	11,  // 108: orch.v1.ClusterService.ScaleService:output_type -> orch.v1.ApplyResponse
+	11,  // 109: orch.v1.ClusterService.RestartService:output_type -> orch.v1.ApplyResponse
+	39,  // 110: orch.v1.ClusterService.SignalRollout:output_type -> orch.v1.SignalRolloutResponse
+	41,  // 111: orch.v1.ClusterService.WatchRollout:output_type -> orch.v1.RolloutStatus
+	101, // 112: orch.v1.ClusterService.Logs:output_type -> orch.v1.LogBatch
+	46,  // 113: orch.v1.ClusterService.Events:output_type -> orch.v1.Event
+	48,  // 114: orch.v1.ClusterService.PutSecret:output_type -> orch.v1.PutSecretResponse
+	50,  // 115: orch.v1.ClusterService.ListSecrets:output_type -> orch.v1.ListSecretsResponse
+	52,  // 116: orch.v1.ClusterService.RemoveSecret:output_type -> orch.v1.RemoveSecretResponse
+	54,  // 117: orch.v1.ClusterService.InspectNode:output_type -> orch.v1.InspectNodeResponse
+	56,  // 118: orch.v1.ClusterService.UpdateNode:output_type -> orch.v1.UpdateNodeResponse
+	58,  // 119: orch.v1.ClusterService.DeleteNode:output_type -> orch.v1.DeleteNodeResponse
+	60,  // 120: orch.v1.ClusterService.Rebalance:output_type -> orch.v1.RebalanceResponse
+	63,  // 121: orch.v1.ClusterService.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	102, // 122: orch.v1.ClusterService.Admit:output_type -> orch.v1.Membership
+	66,  // 123: orch.v1.ClusterService.RotateCA:output_type -> orch.v1.RotateCAResponse
+	68,  // 124: orch.v1.ClusterService.Autolock:output_type -> orch.v1.AutolockResponse
+	70,  // 125: orch.v1.ClusterService.UnlockKey:output_type -> orch.v1.UnlockKeyResponse
+	73,  // 126: orch.v1.ClusterService.AddOperator:output_type -> orch.v1.OperatorCredentials
+	75,  // 127: orch.v1.ClusterService.ListOperators:output_type -> orch.v1.ListOperatorsResponse
+	77,  // 128: orch.v1.ClusterService.DeleteOperator:output_type -> orch.v1.DeleteOperatorResponse
+	73,  // 129: orch.v1.ClusterService.RenewOperator:output_type -> orch.v1.OperatorCredentials
+	79,  // 130: orch.v1.ClusterService.Backup:output_type -> orch.v1.BackupChunk
+	94,  // [94:131] is the sub-list for method output_type
+	57,  // [57:94] is the sub-list for method input_type
+	57,  // [57:57] is the sub-list for extension type_name
+	57,  // [57:57] is the sub-list for extension extendee
+	0,   // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_cluster_proto_init() }
@@ -5013,7 +5345,7 @@ func file_engine_api_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_cluster_proto_rawDesc), len(file_engine_api_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   77,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ type Route struct {
 	NewPercent    uint32                 `protobuf:"varint,7,opt,name=new_percent,json=newPercent,proto3" json:"new_percent,omitempty"`
 	ProxyProtocol bool                   `protobuf:"varint,5,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"` // tcp: tasks are told the client's address by PROXY protocol, version 2
 	Inside        bool                   `protobuf:"varint,8,opt,name=inside,proto3" json:"inside,omitempty"`                                    // it is for tasks of this node: its address may come later
+	Service       string                 `protobuf:"bytes,9,opt,name=service,proto3" json:"service,omitempty"`                                   // id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +126,13 @@ func (x *Route) GetInside() bool {
 	return false
 }
 
+func (x *Route) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
 // Target is a task that new connections may go to.
 type Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -135,6 +143,7 @@ type Target struct {
 	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`       // that the task listens on
 	Udp           bool                   `protobuf:"varint,6,opt,name=udp,proto3" json:"udp,omitempty"`
 	Fresh         bool                   `protobuf:"varint,7,opt,name=fresh,proto3" json:"fresh,omitempty"` // of the version that is rolled out
+	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,11 +227,18 @@ func (x *Target) GetFresh() bool {
 	return false
 }
 
+func (x *Target) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 var File_engine_api_ingress_proto protoreflect.FileDescriptor
 
 const file_engine_api_ingress_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/ingress.proto\x12\aorch.v1\"\xf5\x01\n" +
+	"\x18engine/api/ingress.proto\x12\aorch.v1\"\x8f\x02\n" +
 	"\x05Route\x12\x17\n" +
 	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12)\n" +
@@ -232,7 +248,8 @@ const file_engine_api_ingress_proto_rawDesc = "" +
 	"\vnew_percent\x18\a \x01(\rR\n" +
 	"newPercent\x12%\n" +
 	"\x0eproxy_protocol\x18\x05 \x01(\bR\rproxyProtocol\x12\x16\n" +
-	"\x06inside\x18\b \x01(\bR\x06inside\"\xa5\x01\n" +
+	"\x06inside\x18\b \x01(\bR\x06inside\x12\x18\n" +
+	"\aservice\x18\t \x01(\tR\aservice\"\xbf\x01\n" +
 	"\x06Target\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
@@ -240,7 +257,8 @@ const file_engine_api_ingress_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x12\n" +
 	"\x04port\x18\x05 \x01(\rR\x04port\x12\x10\n" +
 	"\x03udp\x18\x06 \x01(\bR\x03udp\x12\x14\n" +
-	"\x05fresh\x18\a \x01(\bR\x05freshB\x15Z\x13orch/engine/api;apib\x06proto3"
+	"\x05fresh\x18\a \x01(\bR\x05fresh\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversionB\x15Z\x13orch/engine/api;apib\x06proto3"
 
 var (
 	file_engine_api_ingress_proto_rawDescOnce sync.Once

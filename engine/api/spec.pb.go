@@ -1587,15 +1587,18 @@ func (x *JobPolicy) GetOnDemand() bool {
 // is used goes by `type`.
 type Probe struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"` // http | metric | influx | exec
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"` // http | metric | influx | exec | traffic
 	Url           string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`   // http: what to GET; metric: of Prometheus; influx: of InfluxDB
 	Status        uint32                 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
-	Query         string                 `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"` // PromQL, or InfluxQL
+	Query         string                 `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"` // PromQL, or InfluxQL; traffic: error_rate | requests | p50 | p90 | p99
 	Db            string                 `protobuf:"bytes,5,opt,name=db,proto3" json:"db,omitempty"`
 	Below         *float64               `protobuf:"fixed64,6,opt,name=below,proto3,oneof" json:"below,omitempty"` // a number is good if it is less
 	Above         *float64               `protobuf:"fixed64,7,opt,name=above,proto3,oneof" json:"above,omitempty"`
 	Command       []string               `protobuf:"bytes,8,rep,name=command,proto3" json:"command,omitempty"` // in a task of the new version
 	Timeout       *durationpb.Duration   `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Window        *durationpb.Duration   `protobuf:"bytes,10,opt,name=window,proto3" json:"window,omitempty"`  // traffic: how far to look back
+	Least         uint32                 `protobuf:"varint,11,opt,name=least,proto3" json:"least,omitempty"`   // traffic: requests without which nothing can be said
+	Stable        bool                   `protobuf:"varint,12,opt,name=stable,proto3" json:"stable,omitempty"` // traffic: of the version before, not the new one
 	Origin        string                 `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1692,6 +1695,27 @@ func (x *Probe) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *Probe) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Probe) GetLeast() uint32 {
+	if x != nil {
+		return x.Least
+	}
+	return 0
+}
+
+func (x *Probe) GetStable() bool {
+	if x != nil {
+		return x.Stable
+	}
+	return false
 }
 
 func (x *Probe) GetOrigin() string {
@@ -2387,7 +2411,7 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\vparallelism\x18\x03 \x01(\x05R\vparallelism\x12\x18\n" +
 	"\aretries\x18\x04 \x01(\x05R\aretries\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
-	"\ton_demand\x18\x06 \x01(\bR\bonDemand\"\x9c\x02\n" +
+	"\ton_demand\x18\x06 \x01(\bR\bonDemand\"\xfd\x02\n" +
 	"\x05Probe\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
@@ -2397,7 +2421,11 @@ const file_engine_api_spec_proto_rawDesc = "" +
 	"\x05below\x18\x06 \x01(\x01H\x00R\x05below\x88\x01\x01\x12\x19\n" +
 	"\x05above\x18\a \x01(\x01H\x01R\x05above\x88\x01\x01\x12\x18\n" +
 	"\acommand\x18\b \x03(\tR\acommand\x123\n" +
-	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\atimeout\x121\n" +
+	"\x06window\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x14\n" +
+	"\x05least\x18\v \x01(\rR\x05least\x12\x16\n" +
+	"\x06stable\x18\f \x01(\bR\x06stable\x12\x16\n" +
 	"\x06origin\x18\x0f \x01(\tR\x06originB\b\n" +
 	"\x06_belowB\b\n" +
 	"\x06_above\"\xb2\x01\n" +
@@ -2541,15 +2569,16 @@ var file_engine_api_spec_proto_depIdxs = []int32{
 	30, // 38: orch.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
 	30, // 39: orch.v1.JobPolicy.timeout:type_name -> google.protobuf.Duration
 	30, // 40: orch.v1.Probe.timeout:type_name -> google.protobuf.Duration
-	27, // 41: orch.v1.LogPolicy.options:type_name -> orch.v1.LogPolicy.OptionsEntry
-	28, // 42: orch.v1.NetworkSpec.labels:type_name -> orch.v1.NetworkSpec.LabelsEntry
-	29, // 43: orch.v1.VolumeSpec.options:type_name -> orch.v1.VolumeSpec.OptionsEntry
-	21, // 44: orch.v1.Bundle.files:type_name -> orch.v1.BundleFile
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	30, // 41: orch.v1.Probe.window:type_name -> google.protobuf.Duration
+	27, // 42: orch.v1.LogPolicy.options:type_name -> orch.v1.LogPolicy.OptionsEntry
+	28, // 43: orch.v1.NetworkSpec.labels:type_name -> orch.v1.NetworkSpec.LabelsEntry
+	29, // 44: orch.v1.VolumeSpec.options:type_name -> orch.v1.VolumeSpec.OptionsEntry
+	21, // 45: orch.v1.Bundle.files:type_name -> orch.v1.BundleFile
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_spec_proto_init() }

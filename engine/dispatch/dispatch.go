@@ -55,6 +55,7 @@ type Dispatcher struct {
 	reports  batch
 	logs     subscriptions
 	commands commands
+	asks     asks
 	ring     ring
 	nodes    nodes
 	once     sync.Once
@@ -298,6 +299,8 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMes
 			d.reports.enqueueFacts(s.node, k.Facts)
 		case *api.AgentMessage_Exec:
 			d.commands.answer(s.node, k.Exec)
+		case *api.AgentMessage_Answer:
+			d.asks.take(s.node, k.Answer)
 		case *api.AgentMessage_Followed:
 			d.follow(s, k.Followed)
 		}

@@ -58,6 +58,7 @@ type Server struct {
 	Evaluator Evaluator
 	Strategy  rollout.Strategy
 	LogSource LogSource
+	Nodes     Nodes
 	Key       seal.Key
 	History   *Ring
 	Version   string

@@ -1,5 +1,5 @@
 // Package probe asks the world outside whether a rollout may go on: a URL, a
-// Prometheus, an InfluxDB, or a command in a task. It asks once; when, how
+// Prometheus, an InfluxDB, a command in a task, or the cluster's own ingress. It asks once; when, how
 // often and what follows is its caller's business. It keeps nothing between
 // two questions, starts no goroutine that outlives one, and may be used from
 // many goroutines.
@@ -38,6 +38,10 @@ type Asker struct {
 	// itself should get a little less. An error means that it was not run to
 	// its end. nil: probes by a command are bad.
 	Exec func(ctx context.Context, task string, command []string) (exitCode int32, output string, err error)
+	// Traffic is what all nodes' ingress saw, in the window before now, of the
+	// version that a service is brought to, or of the one before. nil: probes of
+	// traffic are bad.
+	Traffic func(ctx context.Context, service string, before bool, window time.Duration) (*api.TrafficCount, error)
 }
 
 // Ask puts ask.Probe's question once, and takes no longer than its timeout.
@@ -66,6 +70,8 @@ func (a *Asker) ask(ctx context.Context, ask rollout.ProbeOf) (good string, bad 
 		return a.influx(ctx, p)
 	case "exec":
 		return a.exec(ctx, p, ask.Tasks)
+	case "traffic":
+		return a.traffic(ctx, ask)
 	default:
 		return "", fmt.Errorf("there is no probe of type %q", p.GetType())
 	}

@@ -58,6 +58,12 @@ const (
 	// ClusterServiceListNodesProcedure is the fully-qualified name of the ClusterService's ListNodes
 	// RPC.
 	ClusterServiceListNodesProcedure = "/orch.v1.ClusterService/ListNodes"
+	// ClusterServiceListNetworksProcedure is the fully-qualified name of the ClusterService's
+	// ListNetworks RPC.
+	ClusterServiceListNetworksProcedure = "/orch.v1.ClusterService/ListNetworks"
+	// ClusterServiceCheckNetworksProcedure is the fully-qualified name of the ClusterService's
+	// CheckNetworks RPC.
+	ClusterServiceCheckNetworksProcedure = "/orch.v1.ClusterService/CheckNetworks"
 	// ClusterServiceInspectServiceProcedure is the fully-qualified name of the ClusterService's
 	// InspectService RPC.
 	ClusterServiceInspectServiceProcedure = "/orch.v1.ClusterService/InspectService"
@@ -145,6 +151,9 @@ type ClusterServiceClient interface {
 	ListTasks(context.Context, *connect.Request[api.ListTasksRequest]) (*connect.Response[api.ListTasksResponse], error)
 	ListServices(context.Context, *connect.Request[api.ListServicesRequest]) (*connect.Response[api.ListServicesResponse], error)
 	ListNodes(context.Context, *connect.Request[api.ListNodesRequest]) (*connect.Response[api.ListNodesResponse], error)
+	ListNetworks(context.Context, *connect.Request[api.ListNetworksRequest]) (*connect.Response[api.ListNetworksResponse], error)
+	// CheckNetworks has nodes find out whether they reach each other.
+	CheckNetworks(context.Context, *connect.Request[api.CheckNetworksRequest]) (*connect.Response[api.CheckNetworksResponse], error)
 	InspectService(context.Context, *connect.Request[api.InspectServiceRequest]) (*connect.Response[api.InspectServiceResponse], error)
 	SetStack(context.Context, *connect.Request[api.SetStackRequest]) (*connect.Response[api.SetStackResponse], error)
 	RollbackStack(context.Context, *connect.Request[api.RollbackStackRequest]) (*connect.Response[api.ApplyResponse], error)
@@ -243,6 +252,18 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceListNodesProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("ListNodes")),
+			connect.WithClientOptions(opts...),
+		),
+		listNetworks: connect.NewClient[api.ListNetworksRequest, api.ListNetworksResponse](
+			httpClient,
+			baseURL+ClusterServiceListNetworksProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListNetworks")),
+			connect.WithClientOptions(opts...),
+		),
+		checkNetworks: connect.NewClient[api.CheckNetworksRequest, api.CheckNetworksResponse](
+			httpClient,
+			baseURL+ClusterServiceCheckNetworksProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("CheckNetworks")),
 			connect.WithClientOptions(opts...),
 		),
 		inspectService: connect.NewClient[api.InspectServiceRequest, api.InspectServiceResponse](
@@ -415,6 +436,8 @@ type clusterServiceClient struct {
 	listTasks      *connect.Client[api.ListTasksRequest, api.ListTasksResponse]
 	listServices   *connect.Client[api.ListServicesRequest, api.ListServicesResponse]
 	listNodes      *connect.Client[api.ListNodesRequest, api.ListNodesResponse]
+	listNetworks   *connect.Client[api.ListNetworksRequest, api.ListNetworksResponse]
+	checkNetworks  *connect.Client[api.CheckNetworksRequest, api.CheckNetworksResponse]
 	inspectService *connect.Client[api.InspectServiceRequest, api.InspectServiceResponse]
 	setStack       *connect.Client[api.SetStackRequest, api.SetStackResponse]
 	rollbackStack  *connect.Client[api.RollbackStackRequest, api.ApplyResponse]
@@ -486,6 +509,16 @@ func (c *clusterServiceClient) ListServices(ctx context.Context, req *connect.Re
 // ListNodes calls orch.v1.ClusterService.ListNodes.
 func (c *clusterServiceClient) ListNodes(ctx context.Context, req *connect.Request[api.ListNodesRequest]) (*connect.Response[api.ListNodesResponse], error) {
 	return c.listNodes.CallUnary(ctx, req)
+}
+
+// ListNetworks calls orch.v1.ClusterService.ListNetworks.
+func (c *clusterServiceClient) ListNetworks(ctx context.Context, req *connect.Request[api.ListNetworksRequest]) (*connect.Response[api.ListNetworksResponse], error) {
+	return c.listNetworks.CallUnary(ctx, req)
+}
+
+// CheckNetworks calls orch.v1.ClusterService.CheckNetworks.
+func (c *clusterServiceClient) CheckNetworks(ctx context.Context, req *connect.Request[api.CheckNetworksRequest]) (*connect.Response[api.CheckNetworksResponse], error) {
+	return c.checkNetworks.CallUnary(ctx, req)
 }
 
 // InspectService calls orch.v1.ClusterService.InspectService.
@@ -632,6 +665,9 @@ type ClusterServiceHandler interface {
 	ListTasks(context.Context, *connect.Request[api.ListTasksRequest]) (*connect.Response[api.ListTasksResponse], error)
 	ListServices(context.Context, *connect.Request[api.ListServicesRequest]) (*connect.Response[api.ListServicesResponse], error)
 	ListNodes(context.Context, *connect.Request[api.ListNodesRequest]) (*connect.Response[api.ListNodesResponse], error)
+	ListNetworks(context.Context, *connect.Request[api.ListNetworksRequest]) (*connect.Response[api.ListNetworksResponse], error)
+	// CheckNetworks has nodes find out whether they reach each other.
+	CheckNetworks(context.Context, *connect.Request[api.CheckNetworksRequest]) (*connect.Response[api.CheckNetworksResponse], error)
 	InspectService(context.Context, *connect.Request[api.InspectServiceRequest]) (*connect.Response[api.InspectServiceResponse], error)
 	SetStack(context.Context, *connect.Request[api.SetStackRequest]) (*connect.Response[api.SetStackResponse], error)
 	RollbackStack(context.Context, *connect.Request[api.RollbackStackRequest]) (*connect.Response[api.ApplyResponse], error)
@@ -726,6 +762,18 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceListNodesProcedure,
 		svc.ListNodes,
 		connect.WithSchema(clusterServiceMethods.ByName("ListNodes")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListNetworksHandler := connect.NewUnaryHandler(
+		ClusterServiceListNetworksProcedure,
+		svc.ListNetworks,
+		connect.WithSchema(clusterServiceMethods.ByName("ListNetworks")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceCheckNetworksHandler := connect.NewUnaryHandler(
+		ClusterServiceCheckNetworksProcedure,
+		svc.CheckNetworks,
+		connect.WithSchema(clusterServiceMethods.ByName("CheckNetworks")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceInspectServiceHandler := connect.NewUnaryHandler(
@@ -904,6 +952,10 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceListServicesHandler.ServeHTTP(w, r)
 		case ClusterServiceListNodesProcedure:
 			clusterServiceListNodesHandler.ServeHTTP(w, r)
+		case ClusterServiceListNetworksProcedure:
+			clusterServiceListNetworksHandler.ServeHTTP(w, r)
+		case ClusterServiceCheckNetworksProcedure:
+			clusterServiceCheckNetworksHandler.ServeHTTP(w, r)
 		case ClusterServiceInspectServiceProcedure:
 			clusterServiceInspectServiceHandler.ServeHTTP(w, r)
 		case ClusterServiceSetStackProcedure:
@@ -999,6 +1051,14 @@ func (UnimplementedClusterServiceHandler) ListServices(context.Context, *connect
 
 func (UnimplementedClusterServiceHandler) ListNodes(context.Context, *connect.Request[api.ListNodesRequest]) (*connect.Response[api.ListNodesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.ListNodes is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListNetworks(context.Context, *connect.Request[api.ListNetworksRequest]) (*connect.Response[api.ListNetworksResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.ListNetworks is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) CheckNetworks(context.Context, *connect.Request[api.CheckNetworksRequest]) (*connect.Response[api.CheckNetworksResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.ClusterService.CheckNetworks is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) InspectService(context.Context, *connect.Request[api.InspectServiceRequest]) (*connect.Response[api.InspectServiceResponse], error) {
