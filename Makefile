@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check lint bench bench-cluster fmt proto clean FORCE
+.PHONY: help demo build test check lint bench bench-cluster bench-network fmt proto clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: build ## how fast orch is, beside a peer or a limit in the same run; PART
 
 bench-cluster: build ## a cluster of three hosts beside Docker Swarm on the same; needs root and Docker
 	go run ./cmd/bench -cluster -orch bin/orch
+
+bench-network: build ## the data plane beside HAProxy (apt-get install haproxy wrk), and on three hosts; needs root and Docker
+	go run ./cmd/bench -network -orch bin/orch
 
 fmt: build ## gofmt, and orch fmt for the playbooks
 	gofmt -w agent builtins cmd engine playbooks

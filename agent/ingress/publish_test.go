@@ -2,12 +2,15 @@ package ingress
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"orch/engine/api"
@@ -52,14 +55,21 @@ func ask(t *testing.T, address, text string) string {
 	return string(b)
 }
 
+// free is an address that nobody listens on, of a port that nobody is given who
+// asks for any.
 func free(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+(os.Getpid()*37+int(turn.Add(1)))%10000))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+var turn atomic.Int32
 
 func start(t *testing.T) *Publisher {
 	p := &Publisher{Logger: slog.New(slog.DiscardHandler)}

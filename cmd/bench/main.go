@@ -4,8 +4,10 @@
 //
 //	bench [-orch bin/orch] [-rounds 5] [-only eval,start,scale,rollouts,idle,heal,update]
 //	bench -cluster [-orch bin/orch] [-rounds 3] [-only bare,swarm,orch]
+//	bench -network [-orch bin/orch] [-rounds 3] [-only proxy,idle,convergence]
 //
-// The second form is `make bench-cluster`; see package cluster.
+// The second form is `make bench-cluster`, see package cluster; the third is
+// `make bench-network`, see package network.
 package main
 
 import (
@@ -21,6 +23,7 @@ import (
 	"time"
 
 	"orch/cmd/bench/cluster"
+	"orch/cmd/bench/network"
 	"orch/playbooks"
 )
 
@@ -45,15 +48,22 @@ func main() {
 	if playbooks.IsChild(os.Args) {
 		playbooks.ChildMain()
 	}
+	if network.IsChild(os.Args) {
+		network.ChildMain()
+		return
+	}
 	orch := flag.String("orch", "bin/orch", "the binary to measure")
 	rounds := flag.Int("rounds", 0, "rounds, of which the median counts (default 5; with -cluster 3, and one of what is slow)")
 	only := flag.String("only", "", "parts to run, with commas between")
 	three := flag.Bool("cluster", false, "measure a cluster of three hosts, beside Docker Swarm on the same")
+	data := flag.Bool("network", false, "measure the data plane, beside HAProxy")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var err error
-	if *three {
+	if *data {
+		err = network.Run(ctx, network.Config{Orch: *orch, Rounds: *rounds, Only: *only, Out: os.Stdout})
+	} else if *three {
 		err = cluster.Run(ctx, cluster.Config{Orch: *orch, Rounds: *rounds, Only: *only, Out: os.Stdout})
 	} else {
 		err = run(ctx, *orch, cmp.Or(*rounds, 5), *only)

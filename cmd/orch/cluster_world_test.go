@@ -24,6 +24,7 @@ type world struct {
 	*testing.T
 	*hosts.Set
 	writes int
+	found  map[string]string // how each host's network was before orch
 }
 
 const worldImage = "orch-world/server:1"
@@ -42,7 +43,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, Set: set}
+	w := &world{T: t, Set: set, found: map[string]string{}}
+	for _, h := range w.Hosts {
+		w.found[h.Name] = w.networkOf(h)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, h := range w.Hosts {
@@ -74,7 +78,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // on is the world for a subtest.
-func (w *world) on(t *testing.T) *world { return &world{T: t, Set: w.Set} }
+func (w *world) on(t *testing.T) *world { return &world{T: t, Set: w.Set, found: w.found} }
 
 func (w *world) program() string { return filepath.Join(w.Dir, "orch") }
 
@@ -443,6 +447,9 @@ func TestClusterOnHosts(t *testing.T) {
 		}},
 		{"a published port answers on every node, and loses nothing in updates, scaling and drains", func(w *world) {
 			w.published()
+		}},
+		{"a host that leaves is as it was found", func(w *world) {
+			w.left()
 		}},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.do(all.on(t)) }) {

@@ -8,8 +8,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"orch/cmd/internal/hosts"
 )
@@ -247,4 +250,61 @@ func (w *world) running(service string) (n int) {
 		}
 	}
 	return n
+}
+
+// networkOf is what a host's network is made of: links, addresses, routes,
+// rules, and Docker's networks.
+func (w *world) networkOf(h *hosts.Host) string {
+	w.Helper()
+	var all []string
+	for _, c := range [][]string{
+		{"ip", "-br", "addr"}, {"ip", "route"}, {"ip", "rule"}, {"bridge", "fdb"}, {"nft", "list", "tables"}, {"iptables", "-S"}, {"iptables", "-t", "nat", "-S"},
+		{"docker", "network", "ls", "--format", "{{.Name}} {{.Driver}}"}, {"docker", "volume", "ls", "-q"},
+	} {
+		out, err := h.Command(w.Context(), c[0], c[1:]...).Output()
+		if err != nil {
+			w.Fatalf("%v on %s: %v", c, h.Name, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			// How a link is numbered, and whether one without anything on it is up, isn't ours.
+			fields := strings.Fields(line)
+			if c[1] == "-br" && len(fields) > 1 {
+				fields[0], _, _ = strings.Cut(fields[0], "@")
+				fields = slices.Delete(fields, 1, 2)
+			}
+			if strings.Contains(line, "33:33:") || strings.Contains(line, "01:00:5e") {
+				continue // multicast, which the kernel adds by itself
+			}
+			fields = slices.DeleteFunc(fields, func(f string) bool { return f == "linkdown" || strings.HasPrefix(f, "fe80:") })
+			all = append(all, c[0]+": "+strings.Join(fields, " "))
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, "\n")
+}
+
+// left: a host that has had tasks on networks across hosts leaves the cluster,
+// and nothing of it stays.
+func (w *world) left() {
+	h := w.Hosts[2]
+	path := filepath.Join(w.Dir, "leaving.star")
+	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(`stack("leaving", services = [service("web", image = %q, mode = "global", ports = [port(8888, publish = 9090)])])
+`, worldImage)), 0o644))
+	w.orch(w.Hosts[0], "run", path)
+	if during := w.networkOf(h); !strings.Contains(during, "orv") || !strings.Contains(during, "orchw") {
+		w.Errorf("there are no networks across hosts on %s:\n%s", h.Name, during)
+	}
+	w.orch(h, "cluster", "leave")
+	last := ""
+	w.eventually("its network is as it was found", func() bool {
+		now := w.networkOf(h)
+		if now != last && now != w.found[h.Name] {
+			last = now
+			w.Log(cmp.Diff(strings.Split(w.found[h.Name], "\n"), strings.Split(now, "\n")))
+		}
+		return now == w.found[h.Name]
+	})
+	if left, err := h.Processes("orch", "orch-mesh", "orch-shim"); err != nil || len(left) > 0 {
+		w.Errorf("processes %v are left, %v", left, err)
+	}
 }

@@ -12,8 +12,9 @@ import (
 )
 
 // Processes are those of the host, containers' aside, whose executable has one
-// of these names (`orch` and not a path). Their numbers are the machine's, not
-// the host's.
+// of these names (`orch` and not a path). Where the first argument begins with
+// "orch-", which is how orch calls children that outlive it, that is the name.
+// Their numbers are the machine's, not the host's.
 func (h *Host) Processes(names ...string) ([]int, error) {
 	inside, err := h.inside()
 	if err != nil {
@@ -21,7 +22,12 @@ func (h *Host) Processes(names ...string) ([]int, error) {
 	}
 	return slices.DeleteFunc(inside, func(pid int) bool {
 		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // one that ended has none
-		return err != nil || !slices.Contains(names, filepath.Base(strings.TrimSuffix(program, " (deleted)")))
+		name := filepath.Base(strings.TrimSuffix(program, " (deleted)"))
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if args := strings.Split(string(line), "\x00"); len(args) > 1 && strings.HasPrefix(args[1], "orch-") {
+			name = args[1]
+		}
+		return err != nil || !slices.Contains(names, name)
 	}), nil
 }
 
