@@ -30,8 +30,9 @@ const (
 // serveHTTP serves until ctx ends, then what is under way until conns does.
 func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	one, two := f.transport(false), f.transport(true)
+	straight := &direct{dial: f.reach}
 	proxy := &httputil.ReverseProxy{
-		Transport: &balancer{front: f, one: one, two: two}, BufferPool: &buffers,
+		Transport: &balancer{front: f, one: one, two: two, straight: straight}, BufferPool: &buffers,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetXForwarded()
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "task", r.In.Host
@@ -65,6 +66,7 @@ func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	<-over
 	one.CloseIdleConnections()
 	two.CloseIdleConnections()
+	straight.close()
 }
 
 // transport speaks to tasks; the target stands in the request's context.
@@ -89,6 +91,7 @@ var errNoTask = errors.New("no task of the service is ready")
 type balancer struct {
 	front    *front
 	one, two http.RoundTripper // HTTP/1.1, HTTP/2
+	straight *direct           // HTTP/1.1, for what it takes
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -131,6 +134,9 @@ func (b *balancer) send(r *http.Request, body *untouched, target *api.Target) (*
 	}
 	if r.ProtoMajor == 2 {
 		return b.two.RoundTrip(out)
+	}
+	if b.straight.takes(out) {
+		return b.straight.RoundTrip(out)
 	}
 	return b.one.RoundTrip(out)
 }

@@ -57,7 +57,7 @@ func ask(t *testing.T, address, text string) string {
 
 // free is an address that nobody listens on, of a port that nobody is given who
 // asks for any.
-func free(t *testing.T) string {
+func free(t testing.TB) string {
 	for range 1000 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+(os.Getpid()*37+int(turn.Add(1)))%10000))
 		if err == nil {
@@ -71,7 +71,7 @@ func free(t *testing.T) string {
 
 var turn atomic.Int32
 
-func start(t *testing.T) *Publisher {
+func start(t testing.TB) *Publisher {
 	p := &Publisher{Logger: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -81,7 +81,7 @@ func start(t *testing.T) *Publisher {
 }
 
 // dialable publishes and returns once the port answers.
-func dialable(t *testing.T, p *Publisher, r *api.Route) {
+func dialable(t testing.TB, p *Publisher, r *api.Route) {
 	t.Helper()
 	p.Publish([]*api.Route{r})
 	for {

@@ -2,8 +2,6 @@ package ingress
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -61,8 +59,7 @@ func (f *front) connect(ctx context.Context) (*api.Target, net.Conn) {
 func splice(a, b net.Conn) {
 	var both sync.WaitGroup
 	oneWay := func(to, from net.Conn) {
-		_, err := io.Copy(to, from)
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err := pour(to, from); err != nil {
 			to.Close()
 			from.Close()
 			return
