@@ -98,7 +98,9 @@ func pourTCP(to net.Conn, from *net.TCPConn) error {
 
 // next waits for what comes and reads it into a buffer of chunks; 0 bytes are the
 // end, and have none.
-func next(raw interface{ Read(func(uintptr) bool) error }) (b *[chunk]byte, n int, err error) {
+func next(raw interface {
+	Read(func(uintptr) bool) error
+}) (b *[chunk]byte, n int, err error) {
 	broken := raw.Read(func(fd uintptr) bool {
 		b = chunks.Get().(*[chunk]byte)
 		for {
