@@ -33,7 +33,6 @@ type direct struct {
 type line struct {
 	net.Conn
 	in    *bufio.Reader
-	out   *bufio.Writer
 	task  string
 	since time.Time // idle
 }
@@ -47,14 +46,13 @@ func (d *direct) takes(r *http.Request) bool {
 func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	target := targetOf(r.Context())
 	for {
-		l, err := d.take(target.TaskId), error(nil)
+		var err error
+		l := d.take(target.TaskId)
 		kept := l != nil
 		if !kept {
-			c, err := d.dial(r.Context(), target)
-			if err != nil {
+			if l, err = d.open(r.Context(), target); err != nil {
 				return nil, err
 			}
-			l = &line{Conn: c, in: bufio.NewReaderSize(c, 4<<10), out: bufio.NewWriterSize(c, 4<<10), task: target.TaskId}
 		}
 		stop := context.AfterFunc(r.Context(), func() { l.Close() })
 		answer, err := l.ask(r)
@@ -71,11 +69,28 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
+// open makes a connection to a task.
+func (d *direct) open(ctx context.Context, target *api.Target) (*line, error) {
+	c, err := d.dial(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	return &line{Conn: c, in: bufio.NewReaderSize(c, 4<<10), task: target.TaskId}, nil
+}
+
+// grow doubles the buffer for what comes, and keeps what is in it.
+func (l *line) grow() {
+	had, _ := l.in.Peek(l.in.Buffered())
+	rest := append([]byte(nil), had...)
+	l.in = bufio.NewReaderSize(&resumed{Conn: l.Conn, read: rest}, 2*l.in.Size())
+}
+
 // ask writes a request and reads the head of its answer.
 func (l *line) ask(r *http.Request) (*http.Response, error) {
-	err := r.Write(l.out)
+	out := bufio.NewWriterSize(l.Conn, 4<<10)
+	err := r.Write(out)
 	if err == nil {
-		err = l.out.Flush()
+		err = out.Flush()
 	}
 	for err == nil {
 		var answer *http.Response

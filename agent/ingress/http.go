@@ -28,6 +28,7 @@ const (
 )
 
 // serveHTTP serves until ctx ends, then what is under way until conns does.
+// Plain requests are served apart.
 func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	one, two := f.transport(false), f.transport(true)
 	straight := &direct{dial: f.reach}
@@ -52,18 +53,18 @@ func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	over := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(over)
-		_ = server.Shutdown(conns) // ends with the last request, or with conns
-		server.Close()
-	})
-	_ = server.Serve(l)
-	if stop() { // the listener failed by itself
-		server.Close()
-		close(over)
-	}
-	<-over
+	rest := &handed{Listener: l, conns: make(chan net.Conn), done: make(chan struct{})}
+	most := &plain{front: f, straight: straight, over: rest, idle: map[net.Conn]bool{}}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	served := make(chan struct{})
+	go func() { _ = server.Serve(rest); close(served) }()
+	most.serve(conns, l) // until ctx ends, or the listener fails by itself
+	stop()
+	l.Close()
+	most.end(conns)            // with the last request, or with conns
+	_ = server.Shutdown(conns) // the same
+	server.Close()
+	<-served
 	one.CloseIdleConnections()
 	two.CloseIdleConnections()
 	straight.close()
