@@ -261,6 +261,10 @@ func (o *Overlay) join(n *api.OverlayNetwork) error {
 	}
 	vxlan, err := ensure(n, bridge, source)
 	if err != nil {
+		if _, gone := netlink.LinkByName(Bridge(n.Vni)); errors.As(gone, &netlink.LinkNotFoundError{}) {
+			delete(o.made, n.Vni) // it went meanwhile, with the last of its tasks
+			return remove(device(n.Vni))
+		}
 		return fmt.Errorf("cannot make a vxlan device: %w", err)
 	}
 	j := o.made[n.Vni]

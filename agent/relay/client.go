@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -108,11 +110,36 @@ func (c *Client) Connect(ctx context.Context, network, node, task string, port u
 type conn struct {
 	from   io.ReadCloser
 	to     *io.PipeWriter
+	left   uint32 // of the piece at hand
+	ended  bool   // the other end has said all
 	cancel context.CancelFunc
 	node   string
 }
 
-func (c *conn) Read(b []byte) (int, error)  { return c.from.Read(b) }
+// Read implements net.Conn; see pieces.
+func (c *conn) Read(b []byte) (int, error) {
+	for c.left == 0 {
+		if c.ended {
+			return 0, io.EOF
+		}
+		var size [4]byte
+		if _, err := io.ReadFull(c.from, size[:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, err
+		}
+		c.left = binary.BigEndian.Uint32(size[:])
+		c.ended = c.left == 0
+	}
+	n, err := c.from.Read(b[:min(len(b), int(c.left))])
+	c.left -= uint32(n)
+	if errors.Is(err, io.EOF) && (c.left > 0 || !c.ended) {
+		err = nil // the next Read says that it broke off
+	}
+	return n, err
+}
+
 func (c *conn) Write(b []byte) (int, error) { return c.to.Write(b) }
 func (c *conn) CloseWrite() error           { return c.to.Close() }
 

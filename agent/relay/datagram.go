@@ -38,7 +38,7 @@ func datagrams(w http.ResponseWriter, r *http.Request, control *http.ResponseCon
 			if err != nil && n == 0 {
 				return
 			}
-			if writeDatagram(flushing{w, control}, b[:n]) != nil {
+			if writeDatagram(pieces{w, control}, b[:n]) != nil {
 				return
 			}
 		}

@@ -8,6 +8,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -99,30 +100,40 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		sent <- err
 	}()
-	_, err = io.Copy(flushing{w, control}, c)
+	out := pieces{w, control}
+	_, err = io.Copy(out, c)
+	if err == nil {
+		_, err = out.Write(nil)
+	}
 	if err != nil {
 		r.Body.Close()
 		<-sent
 		panic(http.ErrAbortHandler) // so that the other end sees no orderly end
 	}
-	_ = control.Flush()
-	// The task has said all; what it is still told is awaited no longer than
+	// The task has said all, and the other end knows it; what it is still told is awaited no longer than
 	// the other end is there.
 	if <-sent != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// flushing sends each write at once.
-type flushing struct {
+// pieces sends each write at once, as its length, 4 bytes big-endian, and itself.
+// An empty one is the end: HTTP/2 has none in this direction that would leave the
+// other one open.
+type pieces struct {
 	w       io.Writer
 	control *http.ResponseController
 }
 
-func (f flushing) Write(b []byte) (int, error) {
-	n, err := f.w.Write(b)
+func (p pieces) Write(b []byte) (int, error) {
+	var size [4]byte
+	binary.BigEndian.PutUint32(size[:], uint32(len(b)))
+	if _, err := p.w.Write(size[:]); err != nil {
+		return 0, err
+	}
+	n, err := p.w.Write(b)
 	if err == nil {
-		err = f.control.Flush()
+		err = p.control.Flush()
 	}
 	return n, err
 }

@@ -157,6 +157,25 @@ func TestHalfClosed(t *testing.T) {
 }
 
 // Who goes away takes the connection along; a task's reset isn't its end.
+// A task that says goodbye first is heard, though the other end has not closed.
+func TestTaskClosesFirst(t *testing.T) {
+	p := newPair(t)
+	here, there := p.connect(t)
+	defer here.Close()
+	_, err := io.WriteString(there, "bye")
+	must(t, err)
+	must(t, there.CloseWrite())
+	if text, err := io.ReadAll(here); string(text) != "bye" || err != nil {
+		t.Errorf("heard %q, %v", text, err)
+	}
+	_, err = io.WriteString(here, "so long") // which it may still hear
+	must(t, err)
+	must(t, here.(interface{ CloseWrite() error }).CloseWrite())
+	if text, err := io.ReadAll(there); string(text) != "so long" || err != nil {
+		t.Errorf("there %q, %v", text, err)
+	}
+}
+
 func TestAborts(t *testing.T) {
 	p := newPair(t)
 	here, there := p.connect(t)

@@ -82,13 +82,16 @@ func (w *world) on(t *testing.T) *world { return &world{T: t, Set: w.Set, found:
 
 func (w *world) program() string { return filepath.Join(w.Dir, "orch") }
 
+// programs is a folder on every host's PATH.
+func (w *world) programs() string { return filepath.Join(w.Dir, "programs") }
+
 func (w *world) command(h *hosts.Host, args ...string) *exec.Cmd {
 	return w.commandFor(w.Context(), h, args...)
 }
 
 func (w *world) commandFor(ctx context.Context, h *hosts.Host, args ...string) *exec.Cmd {
 	cmd := h.Command(ctx, w.program(), args...)
-	cmd.Env = append(cmd.Env, "ORCH_HOME=/var/lib/orch", "ORCH_CONTEXT=local")
+	cmd.Env = append(cmd.Env, "ORCH_HOME=/var/lib/orch", "ORCH_CONTEXT=local", "PATH="+w.programs()+":"+os.Getenv("PATH"))
 	return cmd
 }
 
@@ -447,6 +450,9 @@ func TestClusterOnHosts(t *testing.T) {
 		}},
 		{"a published port answers on every node, and loses nothing in updates, scaling and drains", func(w *world) {
 			w.published()
+		}},
+		{"tick.star over three hosts, on Docker and as processes", func(w *world) {
+			w.tick()
 		}},
 		{"a host that leaves is as it was found", func(w *world) {
 			w.left()

@@ -253,13 +253,13 @@ func (w *world) running(service string) (n int) {
 }
 
 // networkOf is what a host's network is made of: links, addresses, routes,
-// rules, and Docker's networks.
+// rules, and Docker's networks. Volumes are kept, as they hold what is the operator's.
 func (w *world) networkOf(h *hosts.Host) string {
 	w.Helper()
 	var all []string
 	for _, c := range [][]string{
 		{"ip", "-br", "addr"}, {"ip", "route"}, {"ip", "rule"}, {"bridge", "fdb"}, {"nft", "list", "tables"}, {"iptables", "-S"}, {"iptables", "-t", "nat", "-S"},
-		{"docker", "network", "ls", "--format", "{{.Name}} {{.Driver}}"}, {"docker", "volume", "ls", "-q"},
+		{"docker", "network", "ls", "--format", "{{.Name}} {{.Driver}}"},
 	} {
 		out, err := h.Command(w.Context(), c[0], c[1:]...).Output()
 		if err != nil {
