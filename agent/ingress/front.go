@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -25,8 +26,9 @@ const (
 
 // front is one published port. Its mutex guards targets and counts.
 type front struct {
-	counters *counters // nil: nothing is counted
-	service  string    // guarded by mu
+	counters *counters    // nil: nothing is counted
+	service  string       // guarded by mu
+	only     netip.Prefix // who is let in; invalid: everybody. guarded by mu
 	address  string
 	protocol string
 	inside   bool // the address may not be there yet
@@ -63,10 +65,39 @@ func (f *front) config() *net.ListenConfig {
 	return c
 }
 
+// letsIn says whether a client may connect.
+func (f *front) letsIn(client netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.only.IsValid() || f.only.Contains(client.Unmap())
+}
+
+// gated is a listener that closes the connections of those who aren't let in.
+type gated struct {
+	net.Listener
+	front *front
+}
+
+// Accept implements net.Listener.
+func (g gated) Accept() (net.Conn, error) {
+	for {
+		c, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && !g.front.letsIn(a.AddrPort().Addr()) {
+			c.Close()
+			continue
+		}
+		return c, nil
+	}
+}
+
 func (f *front) set(r *api.Route) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.service = r.Service
+	f.only, _ = netip.ParsePrefix(r.Only)
 	f.proxied, f.steered, f.newPercent = r.ProxyProtocol, r.Steered, int(r.NewPercent)
 	targets := r.Targets
 	if slices.EqualFunc(f.targets, targets, func(a, b *api.Target) bool { return proto.Equal(a, b) }) {

@@ -119,6 +119,7 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 			failed(err)
 			continue
 		}
+		l = gated{l, f}
 		f.mu.Lock()
 		f.failure = ""
 		f.mu.Unlock()

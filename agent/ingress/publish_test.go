@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -257,5 +258,23 @@ func TestProxyProtocol(t *testing.T) {
 		string([]byte{byte(from.Port >> 8), byte(from.Port), byte(here.Port >> 8), byte(here.Port)}) + "GET"
 	if b := <-got; string(b) != want {
 		t.Errorf("got %q, want %q", b, want)
+	}
+}
+
+// A port for tasks of one network lets in nobody else.
+func TestOnlySomeAreLetIn(t *testing.T) {
+	for _, protocol := range []string{"tcp", "http"} {
+		p, at := start(t), free(t)
+		r := on(at, to(speaks(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", protocol == "tcp"))...)
+		r.Protocol, r.Only = protocol, "127.0.0.0/8"
+		dialable(t, p, r)
+		if got := talk(t, at, plainLast); protocol == "http" && !strings.Contains(got, "ok") {
+			t.Errorf("%s, let in: %q", protocol, got)
+		}
+		r.Only = "10.1.0.0/16"
+		p.Publish([]*api.Route{r})
+		if got := talk(t, at, plainLast); got != "" {
+			t.Errorf("%s, not let in: %q", protocol, got)
+		}
 	}
 }

@@ -85,6 +85,9 @@ func (f *front) serveUDP(ctx context.Context) error {
 			}
 			return err
 		}
+		if !f.letsIn(from.Addr()) {
+			continue
+		}
 		w := f.flowOf(ctx, from)
 		if w == nil {
 			if w = f.newFlow(ctx, from); w == nil {

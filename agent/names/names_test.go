@@ -20,11 +20,11 @@ import (
 
 func zones() []*api.Zone {
 	return []*api.Zone{
-		{Network: "s/a", Gateway: "127.0.53.1", Services: []*api.NamedService{
+		{Network: "s/a", Gateway: "127.0.53.1", Subnet: "127.0.53.0/24", Services: []*api.NamedService{
 			{Name: "web", Stack: "s", Virtual: "10.1.0.2", Ports: []*api.PortSpec{{Target: 80, Name: "http", Protocol: "tcp"}, {Target: 81, Protocol: "udp"}},
 				Tasks: []*api.NamedTask{{Slot: "1", Address: "10.1.0.11", Ready: true}, {Slot: "2", Address: "10.1.0.12"}, {Slot: "1", Address: "10.1.0.13"}}},
 			{Name: "my-web", Stack: "s", Virtual: "10.1.0.3"}}},
-		{Network: "s/b", Gateway: "127.0.53.2", Internal: true, Services: []*api.NamedService{{Name: "db", Stack: "s", Virtual: "10.2.0.2"}}},
+		{Network: "s/b", Gateway: "127.0.53.2", Subnet: "127.0.54.0/24", Internal: true, Services: []*api.NamedService{{Name: "db", Stack: "s", Virtual: "10.2.0.2"}}},
 	}
 }
 
@@ -133,8 +133,8 @@ func TestServer(t *testing.T) {
 			{"127.0.53.1", "web.", "NOERROR 10.1.0.2"},
 			{"127.0.53.1", "WEB.S.", "NOERROR 10.1.0.2"},
 			{"127.0.53.1", "db.", "NOERROR 192.0.2."},
-			{"127.0.53.2", "db.", "NOERROR 10.2.0.2"},
-			{"127.0.53.2", "web.", "NOERROR 10.1.0.2"}, // it is on the other one as well
+			{"127.0.53.2", "db.", "NOERROR 192.0.2."}, // it isn't on that one
+			{"127.0.53.2", "web.", "NOERROR 10.1.0.2"},
 		} {
 			if got := ask(t, network, c.server, c.name); !strings.HasPrefix(got, c.want) {
 				t.Errorf("%s to %s: %s is %s, want %s", network, c.server, c.name, got, c.want)
@@ -144,6 +144,10 @@ func TestServer(t *testing.T) {
 	n := asked.Load()
 	if first, again := ask(t, "udp", "127.0.53.1", "example.org."), ask(t, "udp", "127.0.53.1", "Example.ORG."); first != again || asked.Load() != n+1 {
 		t.Errorf("%s, then %s: it isn't kept", first, again)
+	}
+	s.Names(&api.Names{Zones: zones()})
+	if got := ask(t, "udp", "127.0.53.1", "web."); got != "REFUSED " {
+		t.Errorf("to somebody from elsewhere: %s", got)
 	}
 	s.Names(&api.Names{Zones: zones()[1:], Clients: []*api.NameClient{{Address: "127.0.0.1", Networks: []string{"s/b"}}}})
 	if got := ask(t, "udp", "127.0.53.2", "example.org."); got != "NXDOMAIN " {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -201,7 +202,10 @@ func (s *Server) answer(ctx context.Context, q *dns.Msg, from, gateway string) *
 		s.mu.Unlock()
 		found := lookup(zones, name)
 		if found == nil {
-			if len(zones) > 0 && internal(zones) {
+			if len(zones) == 0 { // it is on no network of ours
+				return failure(q, dns.RcodeRefused)
+			}
+			if internal(zones) {
 				return failure(q, dns.RcodeNameError)
 			}
 			return s.upstream.ask(ctx, q, s.Resolvers)
@@ -222,10 +226,11 @@ func (s *Server) answer(ctx context.Context, q *dns.Msg, from, gateway string) *
 // held.
 func (s *Server) zonesOf(from, gateway string) (zones []*api.Zone, held bool, news chan struct{}) {
 	here := s.gateways[gateway]
-	if z := s.zones[here]; z != nil {
+	z, c := s.zones[here], s.clients[from]
+	if z != nil && (within(from, z.Subnet) || c != nil && slices.Contains(c.Networks, here)) {
 		zones = append(zones, z)
 	}
-	if c := s.clients[from]; c != nil {
+	if c != nil {
 		held = c.Held
 		for _, n := range c.Networks {
 			if z := s.zones[n]; n != here && z != nil {
@@ -253,6 +258,13 @@ func (s *Server) Check(ctx context.Context) (n int, err error) {
 		n++
 	}
 	return n, nil
+}
+
+// within says that an address is in a subnet.
+func within(address, subnet string) bool {
+	a, err1 := netip.ParseAddr(address)
+	p, err2 := netip.ParsePrefix(subnet)
+	return err1 == nil && err2 == nil && p.Contains(a.Unmap())
 }
 
 func internal(zones []*api.Zone) bool {

@@ -125,9 +125,11 @@ func (i *insides) keep(services map[string]*api.EndpointService) {
 // inside is what the ports lead to: for processes on the loopback address, for
 // containers on the host's address in each network that one here is on.
 func (t *table) inside(node string, local map[string]Local, ports *insides) []*api.Route {
+	subnets := map[string]string{} // by the host's address there
 	var hosts []string
 	for _, n := range t.here(node) {
-		hosts = append(hosts, gateway(t.networks[n].Subnet))
+		host := gateway(t.networks[n].Subnet)
+		hosts, subnets[host] = append(hosts, host), t.networks[n].Subnet
 	}
 	var all []*api.Route
 	for _, id := range slices.Sorted(maps.Keys(t.services)) {
@@ -151,7 +153,7 @@ func (t *table) inside(node string, local map[string]Local, ports *insides) []*a
 			}
 			slices.Sort(on)
 			for _, host := range on {
-				r := &api.Route{Service: id, HostIp: host, Port: to, Protocol: p.Protocol, Inside: true, Steered: s.Steered, NewPercent: s.NewPercent}
+				r := &api.Route{Service: id, HostIp: host, Port: to, Protocol: p.Protocol, Inside: true, Only: subnets[host], Steered: s.Steered, NewPercent: s.NewPercent}
 				for _, tid := range slices.Sorted(maps.Keys(t.endpoints)) {
 					if e := t.endpoints[tid]; e.ServiceId == id {
 						if target := t.target(e, p, node, local); target != nil {

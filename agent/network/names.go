@@ -35,7 +35,7 @@ func (t *table) names(node string, local map[string]Local, settled map[string]bo
 		if !wanted[id] {
 			continue
 		}
-		z := &api.Zone{Network: id, Gateway: gateway(t.networks[id].Subnet), Internal: t.networks[id].Internal}
+		z := &api.Zone{Network: id, Gateway: gateway(t.networks[id].Subnet), Subnet: t.networks[id].Subnet, Internal: t.networks[id].Internal}
 		for _, sid := range slices.Sorted(maps.Keys(t.services)) {
 			s := t.services[sid]
 			if s.Addresses[id] == "" {

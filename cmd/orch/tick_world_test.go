@@ -25,6 +25,12 @@ func (w *world) tick() {
 	if err != nil {
 		w.Fatalf("%v\n%s", err, out)
 	}
+	playbook := filepath.Join(w.Dir, "tick.star") // where all hosts see it
+	for _, name := range []string{"tick.star", "telegraf.conf.tmpl"} {
+		content, err := os.ReadFile(filepath.Join(root, "playbooks", name))
+		must(w.T, err)
+		must(w.T, os.WriteFile(filepath.Join(w.Dir, name), content, 0o644))
+	}
 	for _, runtime := range []string{"docker", "process"} {
 		var params []string
 		for _, h := range w.Hosts {
@@ -45,7 +51,7 @@ func (w *world) tick() {
 				must(w.T, os.WriteFile(filepath.Join(w.programs(), name), content, 0o755))
 			}
 		}
-		w.orch(w.Hosts[0], append([]string{"run", filepath.Join(root, "playbooks", "tick.star"), "--set", "influxdb_port=9086", "--set", "dashboard_port=9088"}, params...)...)
+		w.orch(w.Hosts[0], append([]string{"run", playbook, "--set", "influxdb_port=9086", "--set", "dashboard_port=9088"}, params...)...)
 		for _, h := range w.Hosts {
 			w.eventually(runtime+": the readings of three Telegrafs, as seen on "+h.Name, func() bool { return collected(fmt.Sprintf("http://%s:9086", h.Addr)) == 3 })
 			w.eventually(runtime+": the dashboard on "+h.Name, func() bool {

@@ -36,6 +36,7 @@ type Route struct {
 	ProxyProtocol bool                   `protobuf:"varint,5,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"` // tcp: tasks are told the client's address by PROXY protocol, version 2
 	Inside        bool                   `protobuf:"varint,8,opt,name=inside,proto3" json:"inside,omitempty"`                                    // it is for tasks of this node: its address may come later
 	Service       string                 `protobuf:"bytes,9,opt,name=service,proto3" json:"service,omitempty"`                                   // id
+	Only          string                 `protobuf:"bytes,10,opt,name=only,proto3" json:"only,omitempty"`                                        // CIDR of who is let in; empty: everybody
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -129,6 +130,13 @@ func (x *Route) GetInside() bool {
 func (x *Route) GetService() string {
 	if x != nil {
 		return x.Service
+	}
+	return ""
+}
+
+func (x *Route) GetOnly() string {
+	if x != nil {
+		return x.Only
 	}
 	return ""
 }
@@ -238,7 +246,7 @@ var File_engine_api_ingress_proto protoreflect.FileDescriptor
 
 const file_engine_api_ingress_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/ingress.proto\x12\aorch.v1\"\x8f\x02\n" +
+	"\x18engine/api/ingress.proto\x12\aorch.v1\"\xa3\x02\n" +
 	"\x05Route\x12\x17\n" +
 	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12)\n" +
@@ -249,7 +257,9 @@ const file_engine_api_ingress_proto_rawDesc = "" +
 	"newPercent\x12%\n" +
 	"\x0eproxy_protocol\x18\x05 \x01(\bR\rproxyProtocol\x12\x16\n" +
 	"\x06inside\x18\b \x01(\bR\x06inside\x12\x18\n" +
-	"\aservice\x18\t \x01(\tR\aservice\"\xbf\x01\n" +
+	"\aservice\x18\t \x01(\tR\aservice\x12\x12\n" +
+	"\x04only\x18\n" +
+	" \x01(\tR\x04only\"\xbf\x01\n" +
 	"\x06Target\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +

@@ -543,6 +543,7 @@ type Zone struct {
 	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`    // stack/name
 	Gateway       string                 `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`    // where the server listens for those on it
 	Internal      bool                   `protobuf:"varint,4,opt,name=internal,proto3" json:"internal,omitempty"` // those on it alone are told no other names
+	Subnet        string                 `protobuf:"bytes,5,opt,name=subnet,proto3" json:"subnet,omitempty"`      // CIDR: others that reach the gateway are told nothing
 	Services      []*NamedService        `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -597,6 +598,13 @@ func (x *Zone) GetInternal() bool {
 		return x.Internal
 	}
 	return false
+}
+
+func (x *Zone) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
 }
 
 func (x *Zone) GetServices() []*NamedService {
@@ -845,11 +853,12 @@ const file_engine_api_plane_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\rR\x02to\"[\n" +
 	"\x05Names\x12#\n" +
 	"\x05zones\x18\x01 \x03(\v2\r.orch.v1.ZoneR\x05zones\x12-\n" +
-	"\aclients\x18\x02 \x03(\v2\x13.orch.v1.NameClientR\aclients\"\x89\x01\n" +
+	"\aclients\x18\x02 \x03(\v2\x13.orch.v1.NameClientR\aclients\"\xa1\x01\n" +
 	"\x04Zone\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x1a\n" +
-	"\binternal\x18\x04 \x01(\bR\binternal\x121\n" +
+	"\binternal\x18\x04 \x01(\bR\binternal\x12\x16\n" +
+	"\x06subnet\x18\x05 \x01(\tR\x06subnet\x121\n" +
 	"\bservices\x18\x03 \x03(\v2\x15.orch.v1.NamedServiceR\bservices\"\xa5\x01\n" +
 	"\fNamedService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +

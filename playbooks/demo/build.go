@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Program is one that Go builds: from the Go module proxy, or our own.
@@ -53,22 +54,34 @@ func (p *Preparer) build(ctx context.Context, prog Program) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	// Another demo, or a test, may be at the same.
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err == nil && !own {
+		return path, nil
+	}
+	// Made beside and then moved, so that what is there is whole.
+	part, err := os.MkdirTemp(dir, "part-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(part)
 	args := []string{"-trimpath", "-tags", prog.Tags, "-ldflags", prog.LDFlags, prog.Package}
 	// Without GOFLAGS: a -mod=… in it would be refused. Without VCS stamps, as
 	// the image's tag is the hash of the program. CGO off: images hold no libc.
 	env := append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
 	var cmd *exec.Cmd
 	if own {
-		cmd = exec.CommandContext(ctx, "go", append([]string{"build", "-o", path}, args...)...)
+		cmd = exec.CommandContext(ctx, "go", append([]string{"build", "-o", filepath.Join(part, prog.Name)}, args...)...)
 		cmd.Env = env
 	} else {
 		p.Say("building %s %s from source with the Go module proxy (once, 1 to 3 minutes) …", prog.Name, prog.Version)
-		// Installed beside and then moved, so that what is there is whole.
-		part, err := os.MkdirTemp(dir, "part-")
-		if err != nil {
-			return "", err
-		}
-		defer os.RemoveAll(part)
 		cmd = exec.CommandContext(ctx, "go", append([]string{"install"}, args...)...)
 		cmd.Dir = part // outside of any module
 		cmd.Env = append(env, "GOBIN="+part, "GO111MODULE=on")
@@ -78,10 +91,10 @@ func (p *Preparer) build(ctx context.Context, prog Program) (string, error) {
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("cannot build %s: %w\n%s", prog.Package, err, tail(out.String(), 15))
 	}
+	if err := os.Rename(filepath.Join(part, prog.Name), path); err != nil {
+		return "", err
+	}
 	if !own {
-		if err := os.Rename(filepath.Join(cmd.Dir, prog.Name), path); err != nil {
-			return "", err
-		}
 		p.Say("built %s %s", prog.Name, prog.Version)
 	}
 	return path, nil
