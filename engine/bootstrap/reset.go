@@ -23,6 +23,13 @@ fi >/dev/null 2>&1
 rm -f /etc/local.d/orch.start
 if command -v crontab >/dev/null && crontab -l 2>/dev/null | grep -qF "$3"; then crontab -l | grep -vF "$3" | crontab -; fi
 if [ -f /etc/rc.local ] && grep -qF "$3" /etc/rc.local; then sed "\|$3|d" /etc/rc.local >/etc/rc.local.new && cat /etc/rc.local.new >/etc/rc.local; rm -f /etc/rc.local.new; fi
+# What an agent that couldn't leave in order has left of networks across hosts.
+for l in /sys/class/net/orchw* /sys/class/net/orv*; do
+	if [ -e "$l" ]; then ip link del "${l##*/}"; fi
+done 2>/dev/null
+if command -v nft >/dev/null; then
+	nft list tables inet 2>/dev/null | while read -r _ _ t; do case "$t" in orchw*) nft delete table inet "$t" ;; esac; done
+fi
 rm -f "$2" "$3"
 rm -rf "$1" 2>/dev/null # it may be a mount point: that it is empty is enough
 if [ -n "$(ls -A "$1" 2>/dev/null)" ]; then echo "$1 can't be emptied: is something mounted in it?" >&2; exit 1; fi
