@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -34,9 +36,14 @@ type Addresses struct {
 	Logger *slog.Logger
 
 	mu   sync.Mutex
-	done map[string]*api.Namespace // in effect, by task
-	said map[string]string         // errors that were told, by task
+	done map[string]*api.Namespace  // in effect, by task
+	said map[string]string          // errors that were told, by task
+	gone map[string]map[string]bool // by path: targets that are none any more
 }
+
+// forgetAfter a change its flows of datagrams to targets that went begin anew:
+// finding them takes a look at all that the host's kernel remembers.
+const forgetAfter = 200 * time.Millisecond
 
 // Virtual makes the rules of these namespaces; it says which, by their tasks,
 // have them.
@@ -77,6 +84,7 @@ func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool) {
 				return
 			}
 			delete(a.said, n.Task)
+			a.forgetLater(n.Path, left(old, n))
 			a.done[n.Task], settled[n.Task] = n, true
 		})
 	}
@@ -90,9 +98,53 @@ func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool) {
 	return settled
 }
 
-// write replaces a namespace's rules in one step, and makes flows of datagrams
-// to what is gone begin anew.
+// forgetLater has flows to targets begin anew soon; a.mu is held.
+func (a *Addresses) forgetLater(path string, targets map[string]bool) {
+	if len(targets) == 0 {
+		return
+	}
+	if len(a.gone) == 0 {
+		a.gone = map[string]map[string]bool{}
+		time.AfterFunc(forgetAfter, func() {
+			a.mu.Lock()
+			all := a.gone
+			a.gone = nil
+			a.mu.Unlock()
+			for path, targets := range all {
+				if err := forgetIn(path, targets); err != nil && !errors.Is(err, os.ErrNotExist) {
+					a.Logger.Warn("datagrams may still go to tasks that stop", "namespace", path, "error", err)
+				}
+			}
+		})
+	}
+	if a.gone[path] == nil {
+		a.gone[path] = map[string]bool{}
+	}
+	maps.Copy(a.gone[path], targets)
+}
+
+func forgetIn(path string, targets map[string]bool) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return forget(ns, targets)
+}
+
+// write replaces a namespace's rules in one step.
 func write(old, n *api.Namespace) error {
+	if old != nil && old.Path == n.Path {
+		if err := fill(n, false); err == nil {
+			return nil
+		}
+	}
+	return fill(n, true)
+}
+
+// fill writes the rules; anew makes the table and its chains first, which takes
+// the kernel tens of milliseconds where they are there already.
+func fill(n *api.Namespace, anew bool) error {
 	ns, err := netns.GetFromPath(n.Path)
 	if err != nil {
 		return err
@@ -103,12 +155,16 @@ func write(old, n *api.Namespace) error {
 		return err
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: table}
-	c.AddTable(t)
-	c.DelTable(t)
-	c.AddTable(t)
-	out := c.AddChain(&nftables.Chain{Table: t, Name: "lead", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest})
-	none := c.AddChain(&nftables.Chain{Table: t, Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
-	for i, v := range n.Virtuals {
+	out := &nftables.Chain{Table: t, Name: "lead", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest}
+	none := &nftables.Chain{Table: t, Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter}
+	if anew {
+		c.AddTable(t)
+		c.AddChain(out)
+		c.AddChain(none)
+	}
+	c.FlushChain(out)
+	c.FlushChain(none)
+	for _, v := range n.Virtuals {
 		for _, p := range v.Ports {
 			c.AddRule(&nftables.Rule{Table: t, Chain: out, Exprs: through(v.Address, p)})
 		}
@@ -127,7 +183,7 @@ func write(old, n *api.Namespace) error {
 		case 1:
 			to = append(to, &expr.Immediate{Register: 1, Data: net.ParseIP(v.Targets[0]).To4()}, nat())
 		default:
-			m := &nftables.Set{Table: t, Name: fmt.Sprintf("v%d", i), IsMap: true, Constant: true, KeyType: nftables.TypeInteger, DataType: nftables.TypeIPAddr}
+			m := &nftables.Set{Table: t, Anonymous: true, IsMap: true, Constant: true, KeyType: nftables.TypeInteger, DataType: nftables.TypeIPAddr}
 			var elements []nftables.SetElement
 			for j, target := range v.Targets {
 				elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(j)), Val: net.ParseIP(target).To4()})
@@ -144,7 +200,7 @@ func write(old, n *api.Namespace) error {
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("cannot write its rules: %w", err)
 	}
-	return forget(ns, left(old, n))
+	return nil
 }
 
 // through leads one port to another of this host.
