@@ -150,6 +150,13 @@ func fill(n *api.Namespace, anew bool) error {
 		return err
 	}
 	defer ns.Close()
+	if own, err := netns.Get(); err == nil {
+		same := own.Equal(ns)
+		own.Close()
+		if same { // the task has ended, and its number is a process of the host now
+			return os.ErrNotExist
+		}
+	}
 	c, err := nftables.New(nftables.WithNetNSFd(int(ns)))
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"orch/engine/api"
 )
@@ -140,6 +141,12 @@ func TestVirtualAddresses(t *testing.T) {
 		if seen := both(); seen["one"] != 10 || seen["two"] != 10 {
 			t.Errorf("both again: %v", seen)
 		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()) // the first thread may be the namespace's
+	if settled := a.Virtual([]*api.Namespace{{Task: "host", Path: own, Virtuals: []*api.Virtual{{Address: "10.1.0.2"}}}}); len(settled) > 0 {
+		t.Errorf("the host's own: %v", settled)
 	}
 	if settled := a.Virtual([]*api.Namespace{{Task: "gone", Path: "/proc/0/ns/net"}}); len(settled) > 0 {
 		t.Errorf("one that ended: %v", settled)
