@@ -18,6 +18,7 @@ import (
 
 	"orch/agent/task"
 	"orch/agent/taskfiles"
+	"orch/engine/api"
 )
 
 // request is what Docker is asked to create.
@@ -236,7 +237,7 @@ func (r *Runtime) endpoint(t *task.Task, n attached) *network.EndpointSettings {
 	if ip := net.ParseIP(n.Address).To4(); ip != nil {
 		e.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: n.Address}
 		if versions.GreaterThanOrEqualTo(r.docker.ClientVersion(), hardwareSince) {
-			e.MacAddress = net.HardwareAddr{0x02, 0x42, ip[0], ip[1], ip[2], ip[3]}.String()
+			e.MacAddress = api.HardwareAddress(ip).String()
 		}
 	}
 	return e

@@ -38,6 +38,9 @@ type attached struct {
 	name string
 }
 
+// made is a network that this runtime knows to be there.
+type made struct{ name, subnet string }
+
 // ensureNetworks makes those networks of t that are missing.
 func (r *Runtime) ensureNetworks(ctx context.Context, t *task.Task) ([]attached, error) {
 	all := make([]attached, len(t.Networks))
@@ -62,11 +65,12 @@ func (r *Runtime) ensureNetwork(ctx context.Context, stack string, n *api.TaskNe
 	}
 	defer unlock()
 	r.mu.Lock()
-	name, known := r.networks[key]
+	had, known := r.networks[key]
 	r.mu.Unlock()
-	if known {
-		return name, nil
+	if known && had.subnet == n.Subnet {
+		return had.name, nil
 	}
+	name := ""
 	found, err := r.docker.NetworkList(ctx, network.ListOptions{Filters: r.ours(labelNetwork + "=" + key)})
 	if err != nil {
 		return "", r.plain(err)
@@ -87,7 +91,7 @@ func (r *Runtime) ensureNetwork(ctx context.Context, stack string, n *api.TaskNe
 		r.cfg.Plane.Attach(n.Vni)
 	}
 	r.mu.Lock()
-	r.networks[key] = name
+	r.networks[key] = made{name, n.Subnet}
 	r.mu.Unlock()
 	return name, nil
 }

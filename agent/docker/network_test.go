@@ -65,3 +65,26 @@ func TestNetworksComeBack(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A stack that comes back under its name may get another subnet: what is
+// remembered of the network before it doesn't count.
+func TestANetworkChangesItsSubnet(t *testing.T) {
+	_, cluster, ref, secrets := daemon(t)
+	rt := open(t, cluster, secrets)
+	for n, subnet := range []string{"10.213.16.0/24", "10.213.17.0/24"} {
+		x := &task.Task{
+			ID: fmt.Sprintf("net/app.1#%d", n), Cluster: cluster, Stack: "net", Service: "app", Slot: "net/app.1",
+			Spec:     &api.TaskSpec{Image: ref, Entrypoint: []string{"/prog"}, Command: []string{"wait"}, Networks: []string{"default"}, Pull: "never"},
+			Networks: []*api.TaskNetwork{{Spec: &api.NetworkSpec{Name: "default"}, Subnet: subnet, Address: subnet[:len(subnet)-4] + "9"}},
+		}
+		if o, err := rt.Start(t.Context(), x); err != nil || o.Phase != task.Running {
+			t.Errorf("in %s: %v, %v", subnet, o.Phase, err)
+		}
+		if err := rt.Remove(context.Background(), x.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rt.Prune(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"bufio"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -22,12 +21,12 @@ func (r *Runtime) named(t *task.Task) *task.Task {
 	if r.cfg.Plane == nil || len(t.Networks) == 0 || t.Networks[0].Address == "" {
 		return t
 	}
-	subnet, err := netip.ParsePrefix(t.Networks[0].Subnet)
-	if err != nil || slices.ContainsFunc(t.Files, func(f *api.TaskFile) bool { return taskfiles.Path(f) == resolvConf }) ||
+	gateway := api.Gateway(t.Networks[0].Subnet)
+	if gateway == "" || slices.ContainsFunc(t.Files, func(f *api.TaskFile) bool { return taskfiles.Path(f) == resolvConf }) ||
 		slices.ContainsFunc(t.Spec.Mounts, func(m *api.Mount) bool { return m.Target == resolvConf }) {
 		return t
 	}
-	text := "nameserver " + subnet.Masked().Addr().Next().String() + "\n" + searched() + "options ndots:0\n"
+	text := "nameserver " + gateway + "\n" + searched() + "options ndots:0\n"
 	all := *t
 	all.Files = append(slices.Clip(t.Files), &api.TaskFile{Name: "resolv.conf", Path: resolvConf, Mode: 0o444, Content: []byte(text)})
 	return &all

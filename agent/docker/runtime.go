@@ -48,7 +48,7 @@ type Runtime struct {
 
 	mu       sync.Mutex
 	images   map[string]imageUser // seen on this node
-	networks map[string]string    // "stack/name" to the network's name in Docker
+	networks map[string]made      // by "stack/name"
 	using    map[string]int       // stacks for which containers are being made
 }
 
@@ -73,7 +73,7 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	return &Runtime{
 		cfg: cfg, docker: c, files: files, log: cfg.Logger,
-		images: map[string]imageUser{}, networks: map[string]string{}, using: map[string]int{},
+		images: map[string]imageUser{}, networks: map[string]made{}, using: map[string]int{},
 	}, nil
 }
 

@@ -27,7 +27,10 @@ type counters struct {
 type countKey struct{ service, version string }
 
 // history is what happened in the last spans of time, in a ring.
-type history [spans]struct {
+type history [spans]span
+
+// span is what happened in one slice of time.
+type span struct {
 	at                 int64 // number of the slice since 1970
 	requests, failures uint32
 	latency            [api.LatencyBuckets]uint32
@@ -57,11 +60,7 @@ func (c *counters) count(service, version string, now time.Time, took time.Durat
 	}
 	s := &h[at%spans]
 	if s.at != at {
-		*s = struct {
-			at                 int64
-			requests, failures uint32
-			latency            [api.LatencyBuckets]uint32
-		}{at: at}
+		*s = span{at: at}
 	}
 	s.requests++
 	if failed {

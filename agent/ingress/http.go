@@ -31,9 +31,9 @@ const (
 // Plain requests are served apart.
 func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	one, two := f.transport(false), f.transport(true)
-	straight := &direct{dial: f.reach}
+	kept := &pool{dial: f.reach}
 	proxy := &httputil.ReverseProxy{
-		Transport: &balancer{front: f, one: one, two: two, straight: straight}, BufferPool: &buffers,
+		Transport: &balancer{front: f, one: one, two: two}, BufferPool: &buffers,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetXForwarded()
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "task", r.In.Host
@@ -54,7 +54,7 @@ func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	rest := &handed{Listener: l, conns: make(chan net.Conn), done: make(chan struct{})}
-	most := &plain{front: f, straight: straight, over: rest, idle: map[net.Conn]bool{}}
+	most := &plain{front: f, kept: kept, over: rest, idle: map[net.Conn]bool{}}
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	served := make(chan struct{})
 	go func() { _ = server.Serve(rest); close(served) }()
@@ -67,7 +67,7 @@ func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	<-served
 	one.CloseIdleConnections()
 	two.CloseIdleConnections()
-	straight.close()
+	kept.close()
 }
 
 // transport speaks to tasks; the target stands in the request's context.
@@ -92,7 +92,6 @@ var errNoTask = errors.New("no task of the service is ready")
 type balancer struct {
 	front    *front
 	one, two http.RoundTripper // HTTP/1.1, HTTP/2
-	straight *direct           // HTTP/1.1, for what it takes
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -135,9 +134,6 @@ func (b *balancer) send(r *http.Request, body *untouched, target *api.Target) (*
 	}
 	if r.ProtoMajor == 2 {
 		return b.two.RoundTrip(out)
-	}
-	if b.straight.takes(out) {
-		return b.straight.RoundTrip(out)
 	}
 	return b.one.RoundTrip(out)
 }

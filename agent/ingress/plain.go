@@ -30,9 +30,9 @@ const (
 
 // plain serves the plain requests of one port's connections.
 type plain struct {
-	front    *front
-	straight *direct
-	over     *handed // to net/http
+	front *front
+	kept  *pool
+	over  *handed // to net/http
 
 	mu     sync.Mutex
 	ended  bool              // no new requests
@@ -178,7 +178,7 @@ func (x *exchange) serve(ctx context.Context) bool {
 			f.count(target, began, x.answer.status >= http.StatusInternalServerError)
 			whole := x.bring(l)
 			if whole && !x.answer.close {
-				x.straight.put(l)
+				x.kept.put(l)
 			} else {
 				l.Close()
 			}
@@ -203,11 +203,11 @@ func (x *exchange) serve(ctx context.Context) bool {
 // ask sends the request to a task and reads the head of the answer.
 func (x *exchange) ask(ctx context.Context, target *api.Target) (*line, error) {
 	for {
-		l := x.straight.take(target.TaskId)
+		l := x.kept.take(target.TaskId)
 		kept := l != nil
 		if !kept {
 			var err error
-			if l, err = x.straight.open(ctx, target); err != nil {
+			if l, err = x.kept.open(ctx, target); err != nil {
 				return nil, err
 			}
 		}

@@ -270,7 +270,6 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 // PeerState is how a peer was last heard of.
 type PeerState struct {
 	Key       string
-	Endpoint  string
 	Handshake time.Time // zero: never
 }
 
@@ -282,11 +281,7 @@ func (m *Mesh) Peers() ([]PeerState, error) {
 	}
 	var all []PeerState
 	for _, p := range d.Peers {
-		s := PeerState{Key: p.PublicKey.String(), Handshake: p.LastHandshakeTime}
-		if p.Endpoint != nil {
-			s.Endpoint = p.Endpoint.String()
-		}
-		all = append(all, s)
+		all = append(all, PeerState{Key: p.PublicKey.String(), Handshake: p.LastHandshakeTime})
 	}
 	return all, nil
 }

@@ -128,9 +128,10 @@ func (t *table) inside(node string, local map[string]Local, ports *insides) []*a
 	subnets := map[string]string{} // by the host's address there
 	var hosts []string
 	for _, n := range t.here(node) {
-		host := gateway(t.networks[n].Subnet)
+		host := api.Gateway(t.networks[n].Subnet)
 		hosts, subnets[host] = append(hosts, host), t.networks[n].Subnet
 	}
+	byService := t.byService()
 	var all []*api.Route
 	for _, id := range slices.Sorted(maps.Keys(t.services)) {
 		s := t.services[id]
@@ -146,22 +147,18 @@ func (t *table) inside(node string, local map[string]Local, ports *insides) []*a
 			on := []string{loopback}
 			if s.Process {
 				for network := range s.Addresses {
-					if h := gateway(t.networks[network].GetSubnet()); slices.Contains(hosts, h) {
+					if h := api.Gateway(t.networks[network].GetSubnet()); slices.Contains(hosts, h) {
 						on = append(on, h)
 					}
 				}
 			}
 			slices.Sort(on)
+			targets := t.targets(byService[id], p, node, local)
 			for _, host := range on {
-				r := &api.Route{Service: id, HostIp: host, Port: to, Protocol: p.Protocol, Inside: true, Only: subnets[host], Steered: s.Steered, NewPercent: s.NewPercent}
-				for _, tid := range slices.Sorted(maps.Keys(t.endpoints)) {
-					if e := t.endpoints[tid]; e.ServiceId == id {
-						if target := t.target(e, p, node, local); target != nil {
-							r.Targets = append(r.Targets, target)
-						}
-					}
-				}
-				all = append(all, r)
+				all = append(all, &api.Route{
+					Service: id, HostIp: host, Port: to, Protocol: p.Protocol, Inside: true, Only: subnets[host],
+					Steered: s.Steered, NewPercent: s.NewPercent, Targets: targets,
+				})
 			}
 		}
 	}
@@ -189,7 +186,7 @@ func (t *table) through(s *api.EndpointService, network string, ports *insides) 
 	var all []*api.VirtualPort
 	for _, p := range s.Ports {
 		if to := ports.ports[insideKey(s.Id, p)]; to > 0 {
-			all = append(all, &api.VirtualPort{Udp: p.Protocol == "udp", Port: p.Target, Host: gateway(t.networks[network].GetSubnet()), To: to})
+			all = append(all, &api.VirtualPort{Udp: p.Protocol == "udp", Port: p.Target, Host: api.Gateway(t.networks[network].GetSubnet()), To: to})
 		}
 	}
 	return all

@@ -3,7 +3,6 @@ package network
 import (
 	"cmp"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -27,15 +26,12 @@ func (t *table) names(node string, local map[string]Local, settled map[string]bo
 			all.Clients = append(all.Clients, &api.NameClient{Address: e.Addresses[n], Networks: networks, Held: !settled[id]})
 		}
 	}
-	tasks := map[string][]*api.Endpoint{} // by service
-	for _, e := range t.endpoints {
-		tasks[e.ServiceId] = append(tasks[e.ServiceId], e)
-	}
+	tasks := t.byService()
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		if !wanted[id] {
 			continue
 		}
-		z := &api.Zone{Network: id, Gateway: gateway(t.networks[id].Subnet), Subnet: t.networks[id].Subnet, Internal: t.networks[id].Internal}
+		z := &api.Zone{Network: id, Gateway: api.Gateway(t.networks[id].Subnet), Subnet: t.networks[id].Subnet, Internal: t.networks[id].Internal}
 		for _, sid := range slices.Sorted(maps.Keys(t.services)) {
 			s := t.services[sid]
 			if s.Addresses[id] == "" {
@@ -56,13 +52,4 @@ func (t *table) names(node string, local map[string]Local, settled map[string]bo
 		all.Zones = append(all.Zones, z)
 	}
 	return all
-}
-
-// gateway is a host's own address in a network.
-func gateway(subnet string) string {
-	p, err := netip.ParsePrefix(subnet)
-	if err != nil {
-		return ""
-	}
-	return p.Masked().Addr().Next().String()
 }

@@ -18,7 +18,7 @@ func (t *table) overlay(node string) *api.Overlay {
 	for _, id := range slices.Sorted(maps.Keys(t.networks)) {
 		n := t.networks[id]
 		encrypted = encrypted || n.Encrypted
-		o.Networks = append(o.Networks, &api.OverlayNetwork{Id: id, Vni: n.Vni, Subnet: n.Subnet, Encrypted: n.Encrypted, Mtu: n.Mtu})
+		o.Networks = append(o.Networks, &api.OverlayNetwork{Id: id, Vni: n.Vni, Encrypted: n.Encrypted, Mtu: n.Mtu})
 	}
 	byID := map[string]*api.OverlayNetwork{}
 	for _, n := range o.Networks {

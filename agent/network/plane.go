@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"orch/engine/api"
 )
@@ -22,13 +23,17 @@ type Publisher interface {
 type Overlayer interface{ Overlay(*api.Overlay) }
 
 // Virtualizer leads from virtual addresses to tasks, in the namespaces given;
-// it says which of them, by their tasks, are as they should be.
+// it says which of them, by their tasks, are as they should be, and whether one
+// isn't that may be the next time.
 type Virtualizer interface {
-	Virtual([]*api.Namespace) (settled map[string]bool)
+	Virtual([]*api.Namespace) (settled map[string]bool, again bool)
 }
 
 // Namer answers tasks that ask for names.
 type Namer interface{ Names(*api.Names) }
+
+// retry is the pause before what failed is tried again.
+const retry = 2 * time.Second
 
 // Plane puts the endpoint table into effect on a node. All methods are safe
 // for concurrent use.
@@ -93,7 +98,10 @@ func (p *Plane) apply() {
 	}
 	var settled map[string]bool
 	if p.Virtual != nil {
-		settled = p.Virtual.Virtual(namespaces)
+		var again bool
+		if settled, again = p.Virtual.Virtual(namespaces); again {
+			time.AfterFunc(retry, func() { poke(p.dirty) })
+		}
 	}
 	if p.Names != nil {
 		p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"orch/engine/api"
 )
@@ -57,6 +58,32 @@ func TestFollowedSaysWhatIsInEffect(t *testing.T) {
 		pub.inFlight["1"] = 0
 		p.Ended()
 		<-p.Changed()
+		cancel()
+		<-ended
+	})
+}
+
+// fakeVirtual fails as often as is said.
+type fakeVirtual struct{ calls, fails int }
+
+func (f *fakeVirtual) Virtual([]*api.Namespace) (map[string]bool, bool) {
+	f.calls++
+	return nil, f.calls <= f.fails
+}
+
+// What failed in a namespace is tried again though nothing changes.
+func TestNamespacesAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &fakeVirtual{fails: 2}
+		p := &Plane{Node: "n", Publisher: &fakePublisher{}, Virtual: v}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { p.Run(ctx); close(ended) }()
+		p.Follow(&api.Endpoints{Full: true, Epoch: 1})
+		<-time.After(time.Minute)
+		if synctest.Wait(); v.calls != 3 {
+			t.Errorf("%d calls, want 3", v.calls)
+		}
 		cancel()
 		<-ended
 	})

@@ -76,24 +76,17 @@ func (t *table) draining() map[string]bool {
 // routes are the published ports, in order, as they are to be on a node.
 // Where a task there occupies the port itself, there is no route.
 func (t *table) routes(node string, local map[string]Local) []*api.Route {
-	byService := map[string][]*api.Endpoint{}
-	for _, id := range slices.Sorted(maps.Keys(t.endpoints)) {
-		e := t.endpoints[id]
-		byService[e.ServiceId] = append(byService[e.ServiceId], e)
-	}
+	byService := t.byService()
 	var all []*api.Route
 	for _, id := range slices.Sorted(maps.Keys(t.services)) {
 		for _, p := range t.services[id].Ports {
 			if p.Publish == 0 || p.Mode == "host" || occupied(p, node, byService[id]) {
 				continue
 			}
-			r := &api.Route{Service: id, HostIp: p.HostIp, Port: p.Publish, Protocol: p.Protocol, ProxyProtocol: p.ProxyProtocol, Steered: t.services[id].Steered, NewPercent: t.services[id].NewPercent}
-			for _, e := range byService[id] {
-				if target := t.target(e, p, node, local); target != nil {
-					r.Targets = append(r.Targets, target)
-				}
-			}
-			all = append(all, r)
+			all = append(all, &api.Route{
+				Service: id, HostIp: p.HostIp, Port: p.Publish, Protocol: p.Protocol, ProxyProtocol: p.ProxyProtocol,
+				Steered: t.services[id].Steered, NewPercent: t.services[id].NewPercent, Targets: t.targets(byService[id], p, node, local),
+			})
 		}
 	}
 	slices.SortFunc(all, func(a, b *api.Route) int {
@@ -102,6 +95,26 @@ func (t *table) routes(node string, local map[string]Local) []*api.Route {
 	return slices.CompactFunc(all, func(a, b *api.Route) bool {
 		return a.Port == b.Port && a.HostIp == b.HostIp && a.Protocol == b.Protocol
 	})
+}
+
+// byService are the endpoints of each service, in the order of their tasks' ids.
+func (t *table) byService() map[string][]*api.Endpoint {
+	all := map[string][]*api.Endpoint{}
+	for _, id := range slices.Sorted(maps.Keys(t.endpoints)) {
+		e := t.endpoints[id]
+		all[e.ServiceId] = append(all[e.ServiceId], e)
+	}
+	return all
+}
+
+// targets are where a port leads by the endpoints of its service.
+func (t *table) targets(endpoints []*api.Endpoint, p *api.PortSpec, node string, local map[string]Local) (all []*api.Target) {
+	for _, e := range endpoints {
+		if target := t.target(e, p, node, local); target != nil {
+			all = append(all, target)
+		}
+	}
+	return all
 }
 
 // target is where a port leads by an endpoint; nil if nothing new goes

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -67,12 +68,19 @@ type joined struct {
 	entries       map[string]string // address to host
 }
 
-// Overlay replaces what is wanted, and puts it into effect.
+// Overlay replaces what is wanted, and puts what is otherwise than before into
+// effect: most changes of the cluster concern none of a node's networks.
 func (o *Overlay) Overlay(want *api.Overlay) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	before := map[uint32]*api.OverlayNetwork{}
+	if o.want.GetMeshAddress() == want.MeshAddress && o.want.GetHostAddress() == want.HostAddress {
+		for _, n := range o.want.GetNetworks() {
+			before[n.Vni] = n
+		}
+	}
 	o.want = want
-	o.sync()
+	o.sync(func(n *api.OverlayNetwork) bool { return !proto.Equal(before[n.Vni], n) })
 }
 
 // Attach makes sure that a network whose bridge was just made reaches other
@@ -153,12 +161,39 @@ func (o *Overlay) concerns(link string) bool {
 func (o *Overlay) resync() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.again != nil {
+		o.again.Stop()
+		o.again = nil
+	}
 	o.meshed = nil
-	o.sync()
+	o.sync(func(*api.OverlayNetwork) bool { return true })
+	o.sweep()
 }
 
-// sync makes everything as it is wanted; o.mu is held.
-func (o *Overlay) sync() {
+// sweep takes away devices of networks that went while nobody looked, and their
+// bridges with them; o.mu is held.
+func (o *Overlay) sweep() {
+	if o.want == nil {
+		return
+	}
+	wanted := map[string]bool{}
+	for _, n := range o.want.Networks {
+		wanted[device(n.Vni)] = true
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return // the next change of links brings the next try
+	}
+	for _, l := range links {
+		if v, ok := l.(*netlink.Vxlan); ok && v.MasterIndex == 0 && v.Name == device(uint32(v.VxlanId)) && !wanted[v.Name] {
+			_ = netlink.LinkDel(l)
+		}
+	}
+}
+
+// sync makes the mesh, and the networks that differ, as they are wanted; o.mu
+// is held.
+func (o *Overlay) sync(differs func(*api.OverlayNetwork) bool) {
 	if o.want == nil {
 		return
 	}
@@ -166,22 +201,22 @@ func (o *Overlay) sync() {
 		o.made = map[uint32]*joined{}
 	}
 	ok := o.report("mesh", o.mesh())
-	wanted := map[uint32]bool{}
+	wanted, told := map[uint32]bool{}, map[string]bool{"mesh": true}
 	for _, n := range o.want.Networks {
-		wanted[n.Vni] = true
-		ok = o.report(n.Id, o.join(n)) && ok
+		wanted[n.Vni], told[n.Id] = true, true
+		if differs(n) {
+			ok = o.report(n.Id, o.join(n)) && ok
+		}
 	}
 	for vni := range o.made {
 		if !wanted[vni] {
+			told[device(vni)] = true
 			ok = o.report(device(vni), remove(device(vni))) && ok
 			delete(o.made, vni)
 		}
 	}
-	if o.again != nil {
-		o.again.Stop()
-		o.again = nil
-	}
-	if !ok {
+	maps.DeleteFunc(o.said, func(what, _ string) bool { return !told[what] })
+	if !ok && o.again == nil {
 		o.again = time.AfterFunc(retry, o.resync)
 	}
 }
@@ -206,11 +241,7 @@ func (o *Overlay) report(what string, err error) (ok bool) {
 func (o *Overlay) Errors() map[string]string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	all := map[string]string{}
-	for what, text := range o.said {
-		all[what] = text
-	}
-	return all
+	return maps.Clone(o.said)
 }
 
 // Meshed says that the mesh is up.
@@ -363,12 +394,6 @@ func (j *joined) enter(neighbours []*api.Neighbour) error {
 	return errors.Join(all...)
 }
 
-// MAC is the hardware address that goes with a task's address.
-func MAC(ip net.IP) net.HardwareAddr {
-	ip = ip.To4()
-	return net.HardwareAddr{0x02, 0x42, ip[0], ip[1], ip[2], ip[3]}
-}
-
 func (j *joined) put(n *api.Neighbour) error {
 	ip := net.ParseIP(n.Address).To4()
 	if ip == nil {
@@ -378,7 +403,7 @@ func (j *joined) put(n *api.Neighbour) error {
 	if err != nil {
 		return err
 	}
-	mac := MAC(ip)
+	mac := api.HardwareAddress(ip)
 	return errors.Join(
 		// Where frames for it go: out of the bridge by the vxlan, and from there to its host.
 		netlink.NeighSet(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_NOARP, Flags: unix.NTF_MASTER, HardwareAddr: mac}),
@@ -391,7 +416,7 @@ func (j *joined) put(n *api.Neighbour) error {
 // drop forgets a neighbour; what isn't there needs no forgetting.
 func (j *joined) drop(address string) {
 	ip := net.ParseIP(address).To4()
-	mac := MAC(ip)
+	mac := api.HardwareAddress(ip)
 	_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: j.bridge, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT, IP: ip, HardwareAddr: mac})
 	_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_PERMANENT, Flags: unix.NTF_SELF, HardwareAddr: mac})
 	_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: j.vxlan, Family: unix.AF_BRIDGE, State: unix.NUD_NOARP, Flags: unix.NTF_MASTER, HardwareAddr: mac})

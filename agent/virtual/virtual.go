@@ -46,8 +46,8 @@ type Addresses struct {
 const forgetAfter = 200 * time.Millisecond
 
 // Virtual makes the rules of these namespaces; it says which, by their tasks,
-// have them.
-func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool) {
+// have them, and whether one failed that may do the next time.
+func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool, again bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.done == nil {
@@ -77,6 +77,7 @@ func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool) {
 				return
 			}
 			if err != nil {
+				again = true
 				if a.said[n.Task] != err.Error() {
 					a.said[n.Task] = err.Error()
 					a.Logger.Error("a task can't use virtual addresses", "task", n.Task, "error", err)
@@ -95,7 +96,7 @@ func (a *Addresses) Virtual(all []*api.Namespace) (settled map[string]bool) {
 			delete(a.said, id)
 		}
 	}
-	return settled
+	return settled, again
 }
 
 // forgetLater has flows to targets begin anew soon; a.mu is held.

@@ -110,7 +110,7 @@ func TestVirtualAddresses(t *testing.T) {
 	a := &Addresses{Logger: slog.New(slog.DiscardHandler)}
 	set := func(virtuals ...*api.Virtual) {
 		t.Helper()
-		if settled := a.Virtual([]*api.Namespace{{Task: "s/web.1#1", Path: n.path, Virtuals: virtuals}}); !settled["s/web.1#1"] {
+		if settled, _ := a.Virtual([]*api.Namespace{{Task: "s/web.1#1", Path: n.path, Virtuals: virtuals}}); !settled["s/web.1#1"] {
 			t.Fatal("it is not settled")
 		}
 	}
@@ -145,10 +145,10 @@ func TestVirtualAddresses(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()) // the first thread may be the namespace's
-	if settled := a.Virtual([]*api.Namespace{{Task: "host", Path: own, Virtuals: []*api.Virtual{{Address: "10.1.0.2"}}}}); len(settled) > 0 {
+	if settled, _ := a.Virtual([]*api.Namespace{{Task: "host", Path: own, Virtuals: []*api.Virtual{{Address: "10.1.0.2"}}}}); len(settled) > 0 {
 		t.Errorf("the host's own: %v", settled)
 	}
-	if settled := a.Virtual([]*api.Namespace{{Task: "gone", Path: "/proc/0/ns/net"}}); len(settled) > 0 {
+	if settled, _ := a.Virtual([]*api.Namespace{{Task: "gone", Path: "/proc/0/ns/net"}}); len(settled) > 0 {
 		t.Errorf("one that ended: %v", settled)
 	}
 }
@@ -165,7 +165,7 @@ func BenchmarkVirtual(b *testing.B) {
 		for i := range 10 {
 			all = append(all, &api.Virtual{Address: fmt.Sprint("10.1.0.", 2+i), Targets: []string{fmt.Sprint("10.1.1.", turn%200+1), "10.1.2.1", "10.1.2.2"}})
 		}
-		if settled := a.Virtual([]*api.Namespace{{Task: "t", Path: n.path, Virtuals: all}}); len(settled) != 1 {
+		if settled, _ := a.Virtual([]*api.Namespace{{Task: "t", Path: n.path, Virtuals: all}}); len(settled) != 1 {
 			b.Fatal("it is not settled")
 		}
 	}

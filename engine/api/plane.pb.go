@@ -159,7 +159,6 @@ type OverlayNetwork struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // stack/name
 	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
-	Subnet        string                 `protobuf:"bytes,3,opt,name=subnet,proto3" json:"subnet,omitempty"` // CIDR
 	Encrypted     bool                   `protobuf:"varint,4,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
 	Mtu           int32                  `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	Neighbours    []*Neighbour           `protobuf:"bytes,6,rep,name=neighbours,proto3" json:"neighbours,omitempty"` // in the order of their addresses
@@ -209,13 +208,6 @@ func (x *OverlayNetwork) GetVni() uint32 {
 		return x.Vni
 	}
 	return 0
-}
-
-func (x *OverlayNetwork) GetSubnet() string {
-	if x != nil {
-		return x.Subnet
-	}
-	return ""
 }
 
 func (x *OverlayNetwork) GetEncrypted() bool {
@@ -825,11 +817,10 @@ const file_engine_api_plane_proto_rawDesc = "" +
 	"\bMeshPeer\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xae\x01\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\x96\x01\n" +
 	"\x0eOverlayNetwork\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
-	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x16\n" +
-	"\x06subnet\x18\x03 \x01(\tR\x06subnet\x12\x1c\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x1c\n" +
 	"\tencrypted\x18\x04 \x01(\bR\tencrypted\x12\x10\n" +
 	"\x03mtu\x18\x05 \x01(\x05R\x03mtu\x122\n" +
 	"\n" +

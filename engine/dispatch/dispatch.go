@@ -54,8 +54,8 @@ type Dispatcher struct {
 	leading  bool
 	reports  batch
 	logs     subscriptions
-	commands commands
-	asks     asks
+	commands pending[*api.ExecResult]
+	asks     pending[*api.Answer]
 	ring     ring
 	nodes    nodes
 	once     sync.Once
@@ -298,9 +298,9 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[api.AgentMes
 		case *api.AgentMessage_Facts:
 			d.reports.enqueueFacts(s.node, k.Facts)
 		case *api.AgentMessage_Exec:
-			d.commands.answer(s.node, k.Exec)
+			d.commands.take(s.node, k.Exec.GetId(), k.Exec)
 		case *api.AgentMessage_Answer:
-			d.asks.take(s.node, k.Answer)
+			d.asks.take(s.node, k.Answer.GetId(), k.Answer)
 		case *api.AgentMessage_Followed:
 			d.follow(s, k.Followed)
 		}

@@ -2,10 +2,8 @@ package dispatch
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -21,17 +19,6 @@ const (
 	answerWithin = 2 * time.Second
 )
 
-// commands are those whose end somebody waits for.
-type commands struct {
-	mu  sync.Mutex
-	all map[string]command // by id
-}
-
-type command struct {
-	node   string
-	result chan *api.ExecResult // has room for the only one
-}
-
 // Exec runs a command in a task, by their ids, and waits for its end. timeout
 // is the command's, which is killed after it; 0: 10 s. output is the last
 // 16 KiB of what it printed, with an error too, where it printed something
@@ -46,8 +33,7 @@ func (d *Dispatcher) Exec(ctx context.Context, node, task string, argv []string,
 	if timeout <= 0 {
 		timeout = commandTimeout
 	}
-	id := rand.Text()
-	result := d.commands.begin(id, node)
+	id, result := d.commands.begin(node)
 	defer d.commands.forget(id)
 	s := d.queue(node, &api.EngineMessage{Kind: &api.EngineMessage_Exec{Exec: &api.ExecRequest{
 		Id: id, TaskId: task, Command: argv, Timeout: durationpb.New(timeout),
@@ -79,32 +65,4 @@ func ended(r *api.ExecResult) (int32, string, error) {
 		return -1, r.Output, errors.New(r.Error)
 	}
 	return r.ExitCode, r.Output, nil
-}
-
-func (c *commands) begin(id, node string) <-chan *api.ExecResult {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.all == nil {
-		c.all = map[string]command{}
-	}
-	result := make(chan *api.ExecResult, 1)
-	c.all[id] = command{node, result}
-	return result
-}
-
-func (c *commands) forget(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.all, id)
-}
-
-// answer takes what a node says of a command, if it is its own; it is
-// listened to once.
-func (c *commands) answer(node string, r *api.ExecResult) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if of, known := c.all[r.GetId()]; known && of.node == node {
-		delete(c.all, r.Id)
-		of.result <- r
-	}
 }

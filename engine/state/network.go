@@ -47,16 +47,6 @@ func (v View) NetworksOf(stack string) []*api.Network {
 // NetworkID names a network: "tick/default".
 func NetworkID(stack, name string) string { return stack + "/" + name }
 
-// Gateway is the address that every host has in a network; invalid if the
-// subnet is.
-func Gateway(subnet string) netip.Addr {
-	p, err := netip.ParsePrefix(subnet)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return p.Masked().Addr().Next()
-}
-
 // putNetworks makes the networks that a release declares and that aren't
 // there yet.
 func (w *writer) putNetworks(r *api.Release) error {

@@ -164,7 +164,7 @@ func TestAddressesAreUnique(t *testing.T) {
 			see := func(who, network, address string) {
 				p := netip.MustParsePrefix(l.View().Network("s/" + network).Subnet)
 				a := netip.MustParseAddr(address)
-				if !p.Contains(a) || a == state.Gateway(p.String()) || a == p.Addr() || !p.Contains(a.Next()) {
+				if !p.Contains(a) || a.String() == api.Gateway(p.String()) || a == p.Addr() || !p.Contains(a.Next()) {
 					t.Fatalf("%s has %s in %s", who, a, p)
 				}
 				if other := seen[network+address]; other != "" {
