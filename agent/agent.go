@@ -5,7 +5,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,12 +18,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"orch/agent/carrier"
 	"orch/agent/docker"
 	"orch/agent/health"
-	"orch/agent/ingress"
 	"orch/agent/network"
 	"orch/agent/process"
-	"orch/agent/relay"
 	"orch/agent/session"
 	"orch/agent/worker"
 	"orch/engine/api"
@@ -53,25 +52,22 @@ type Config struct {
 
 // Peers is how nodes reach each other's tasks.
 type Peers struct {
-	Port   int // to listen on; taken: any
-	Server *tls.Config
-	Client func(node string) *tls.Config
-	// Node is the id of the node at the other end; "" if it is none.
-	Node func(*tls.ConnectionState) string
+	Port int // to listen on; taken: any
+	// Admission is what this node shows now, and whom it trusts; its port is
+	// set here.
+	Admission func() *api.Admission
 }
 
 // Agent runs a node's tasks.
 type Agent struct {
 	cfg      Config
 	worker   *worker.Worker
-	ports    *ingress.Publisher
+	carrier  *carrier.Carrier
 	plane    *network.Plane
-	others   *relay.Client // to the tasks of other nodes; nil: they aren't reached
-	networks *plane        // nil: networks are this host's alone, and none says why
+	networks *plane // nil: networks are this host's alone, and none says why
 	none     error
 
 	mu       sync.Mutex
-	relay    string              // host:port that others are told
 	runtimes []*api.RuntimeFacts // as they were when last asked
 	changed  chan struct{}       // the facts have
 }
@@ -91,20 +87,17 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, ports: &ingress.Publisher{Logger: cfg.Logger}, changed: make(chan struct{}, 1), networks: networks, none: none}
-	a.plane = &network.Plane{Node: cfg.NodeID, Publisher: a.ports, PortsFile: filepath.Join(cfg.Dir, "inside.json"), Logger: cfg.Logger}
+	a := &Agent{cfg: cfg, changed: make(chan struct{}, 1), networks: networks, none: none}
+	a.carrier = &carrier.Carrier{Dir: filepath.Join(cfg.Dir, "carrier"), Ended: func() { a.plane.Ended() }, Changed: a.tell, Logger: cfg.Logger}
+	a.plane = &network.Plane{Node: cfg.NodeID, Carrier: a.carrier, PortsFile: filepath.Join(cfg.Dir, "inside.json"), Logger: cfg.Logger}
 	if networks != nil {
 		networks.into(a.plane)
 	}
-	a.ports.Ended = a.plane.Ended
 	if p := cfg.Peers; p != nil {
-		a.others = &relay.Client{TLS: p.Client, Address: a.plane.Relay}
-		a.ports.Dial = func(ctx context.Context, t *api.Target) (net.Conn, error) {
-			network := "tcp"
-			if t.Udp {
-				network = "udp"
-			}
-			return a.others.Connect(ctx, network, t.Node, t.TaskId, t.Port)
+		a.carrier.Admission = func() *api.Admission {
+			shown := p.Admission()
+			shown.Port = uint32(p.Port)
+			return shown
 		}
 	}
 	a.worker = worker.New(worker.Config{
@@ -115,22 +108,15 @@ func New(cfg Config) (*Agent, error) {
 
 // Run works until ctx ends. Tasks go on running.
 func (a *Agent) Run(ctx context.Context) error {
-	if a.others != nil {
-		defer a.others.Close() // once nothing uses it
-	}
 	var work sync.WaitGroup
+	defer a.lastCarried()
 	defer work.Wait()
-	work.Go(func() { a.ports.Run(ctx) })
+	carries := make(chan struct{})
+	work.Go(func() { a.carrier.Run(ctx, carries) })
+	<-carries
 	work.Go(func() { a.plane.Run(ctx) })
 	if a.networks != nil {
 		a.networks.run(ctx, &work)
-	}
-	if a.cfg.Peers != nil {
-		l, err := a.listen()
-		if err != nil {
-			return fmt.Errorf("cannot let other nodes reach the tasks here: %w", err)
-		}
-		work.Go(func() { a.serve(ctx, l) })
 	}
 	work.Go(func() { a.worker.Run(ctx) })
 	known := make(chan struct{})
@@ -183,6 +169,7 @@ func (a *Agent) watch(ctx context.Context, known chan struct{}) {
 			case <-tick.C:
 				again = true
 			case <-a.cfg.Trusts:
+				a.carrier.Admit()
 				a.tell()
 			}
 		}
@@ -206,13 +193,31 @@ func (a *Agent) Bare() bool { return a.worker.Bare() }
 // Evict stops all tasks, whoever wants them, and takes away what they leave.
 func (a *Agent) Evict() { a.worker.Assign(&api.Assignments{Full: true}) }
 
-// Dismantle takes away what networks across hosts needed here. To be called
-// after Run has ended.
+// endWithin a carrier has ended.
+const endWithin = 5 * time.Second
+
+// Dismantle takes away what published ports and networks across hosts needed
+// here. To be called after Run has ended.
 func (a *Agent) Dismantle() error {
-	if a.networks == nil {
-		return nil
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	err := a.carrier.End(ctx)
+	if a.networks != nil {
+		err = errors.Join(err, a.networks.remove())
 	}
-	return a.networks.remove()
+	return err
+}
+
+// lastCarried ends the carrier of a host that is alone and has no tasks left.
+func (a *Agent) lastCarried() {
+	if a.cfg.Peers != nil || !a.plane.Known() || !a.Bare() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	if err := a.carrier.End(ctx); err != nil {
+		a.cfg.Logger.Warn("the process of the published ports goes on", "error", err)
+	}
 }
 
 func (a *Agent) facts(context.Context) *api.NodeFacts {
@@ -221,7 +226,10 @@ func (a *Agent) facts(context.Context) *api.NodeFacts {
 	defer a.mu.Unlock()
 	f := &api.NodeFacts{
 		Hostname: host, Os: runtime.GOOS, Arch: runtime.GOARCH, CpusMilli: int64(runtime.NumCPU()) * 1000, Version: a.cfg.Version,
-		Runtimes: a.runtimes, Address: a.cfg.Address, Relay: a.relay,
+		Runtimes: a.runtimes, Address: a.cfg.Address,
+	}
+	if port := a.carrier.RelayPort(); port > 0 {
+		f.Relay = net.JoinHostPort(a.cfg.Address, strconv.FormatUint(uint64(port), 10))
 	}
 	if a.networks != nil {
 		f.Plane = a.networks.facts(a.cfg.Address, a.plane.Subnets(), a.cfg.Logger)
@@ -254,35 +262,4 @@ func (a *Agent) local(here map[string]worker.Here) {
 		all[id] = network.Local(h)
 	}
 	a.plane.Local(all)
-}
-
-// listen opens the port for other nodes: the one that was asked for, else any
-// one, since all are told which it is.
-func (a *Agent) listen() (net.Listener, error) {
-	l, err := net.Listen("tcp", ":"+strconv.Itoa(a.cfg.Peers.Port))
-	if err != nil {
-		a.cfg.Logger.Warn("the port for other nodes is taken; another one is used, which a firewall may not let through", "port", a.cfg.Peers.Port, "error", err)
-		if l, err = net.Listen("tcp", ":0"); err != nil {
-			return nil, err
-		}
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	a.mu.Lock()
-	a.relay = net.JoinHostPort(a.cfg.Address, port)
-	a.mu.Unlock()
-	return l, err
-}
-
-// serve lets other nodes of the cluster reach the tasks here.
-func (a *Agent) serve(ctx context.Context, l net.Listener) {
-	server := &relay.Server{TLS: a.cfg.Peers.Server, Lookup: a.plane.Lookup, Logger: a.cfg.Logger, Peer: func(s *tls.ConnectionState) string {
-		// A certificate outlives its node's membership.
-		if node := a.cfg.Peers.Node(s); a.plane.Knows(node) {
-			return node
-		}
-		return ""
-	}}
-	if err := server.Serve(ctx, l); err != nil && ctx.Err() == nil {
-		a.cfg.Logger.Error("other nodes don't reach the tasks here any more", "error", err)
-	}
 }

@@ -10,7 +10,11 @@ import (
 func (a *Agent) answer(ctx context.Context, ask *api.Ask) *api.Answer {
 	switch k := ask.What.(type) {
 	case *api.Ask_Traffic:
-		return &api.Answer{Traffic: a.ports.Traffic(k.Traffic.Service, k.Traffic.Version, k.Traffic.Window.AsDuration())}
+		sum, err := a.carrier.Traffic(ctx, k.Traffic)
+		if err != nil {
+			return &api.Answer{Error: err.Error()}
+		}
+		return &api.Answer{Traffic: sum}
 	case *api.Ask_Check:
 		return &api.Answer{Findings: a.check(ctx, k.Check)}
 	}

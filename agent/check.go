@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -39,33 +40,19 @@ func (a *Agent) check(ctx context.Context, q *api.CheckQuery) []*api.Finding {
 		apart = fmt.Errorf("its clock is %s off the leader's: run a time service (chrony, systemd-timesyncd) on both", ahead.Round(time.Millisecond))
 	}
 	found("", "clock", apart, "within "+clockWithin.String()+" of the leader's")
-	taken := a.ports.Failures()
-	for _, f := range taken {
-		found("", "ports", fmt.Errorf("%s: stop what has the port there, or publish another", f), "")
-	}
-	if len(taken) == 0 {
-		found("", "ports", nil, "it listens on all published ports")
-	}
 	var work sync.WaitGroup
+	work.Go(func() { a.inspect(ctx, found) })
 	if a.networks == nil {
 		found("", "networks", fmt.Errorf("it takes no part in networks across hosts: %w", a.none), "")
 	} else {
 		for what, text := range a.networks.errors() {
 			found("", "networks", fmt.Errorf("%s: %s", what, text), "")
 		}
-		work.Go(func() {
-			n, err := a.networks.names.Check(ctx)
-			found("", "names", err, fmt.Sprintf("it answers on %d networks", n))
-		})
 	}
 	for _, peer := range a.plane.Nodes() {
 		if peer.Id == a.cfg.NodeID {
 			continue
 		}
-		work.Go(func() {
-			err := a.tryRelay(ctx, peer)
-			found(peer.Name, "relay", err, "its published ports' tasks are reached at "+peer.Relay)
-		})
 		if a.networks != nil && a.networks.mesh != nil && peer.MeshKey != "" {
 			work.Go(func() { a.tryMesh(ctx, peer, found) })
 		}
@@ -87,17 +74,46 @@ func compare(pairs ...string) int {
 	return 0
 }
 
-// tryRelay connects to another node's relay, with certificates of both.
-func (a *Agent) tryRelay(ctx context.Context, peer *api.EndpointNode) error {
+// inspect asks the carrier how it is, and whether it reaches the other nodes'.
+func (a *Agent) inspect(ctx context.Context, found func(peer, what string, err error, good string)) {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	if a.others == nil || peer.Relay == "" {
-		return fmt.Errorf("it is not known where: the node says no address of its own")
+	var ids []string
+	for _, peer := range a.plane.Nodes() {
+		if peer.Id != a.cfg.NodeID && peer.Relay != "" {
+			ids = append(ids, peer.Id)
+		}
 	}
-	if err := a.others.Try(ctx, peer.Id); err != nil {
-		return fmt.Errorf("%w: let TCP to %s through the firewalls between", err, peer.Relay)
+	seen, err := a.carrier.Inspect(ctx, ids)
+	if err != nil {
+		found("", "ports", fmt.Errorf("the process of its published ports doesn't answer: %w", err), "")
+		return
 	}
-	return nil
+	for _, f := range seen.Failures {
+		found("", "ports", fmt.Errorf("%s: stop what has the port there, or publish another", f), "")
+	}
+	if len(seen.Failures) == 0 {
+		found("", "ports", nil, "it listens on all published ports")
+	}
+	if a.networks != nil {
+		var err error
+		if seen.NamesError != "" {
+			err = errors.New(seen.NamesError)
+		}
+		found("", "names", err, fmt.Sprintf("it answers on %d networks", seen.Networks))
+	}
+	for _, peer := range a.plane.Nodes() {
+		var err error
+		switch why := seen.Unreached[peer.Id]; {
+		case peer.Id == a.cfg.NodeID:
+			continue
+		case peer.Relay == "" || a.cfg.Peers == nil:
+			err = errors.New("it is not known where: the node says no address of its own")
+		case why != "":
+			err = fmt.Errorf("%s: let TCP to %s through the firewalls between", why, peer.Relay)
+		}
+		found(peer.Name, "relay", err, "its published ports' tasks are reached at "+peer.Relay)
+	}
 }
 
 // tryMesh asks another node through the mesh, with a small and a full packet.

@@ -13,7 +13,6 @@ import (
 
 	"orch/agent/docker"
 	"orch/agent/mesh"
-	"orch/agent/names"
 	"orch/agent/network"
 	"orch/agent/overlay"
 	"orch/agent/virtual"
@@ -25,7 +24,6 @@ type plane struct {
 	mesh    *mesh.Mesh
 	overlay *overlay.Overlay
 	virtual *virtual.Addresses
-	names   *names.Server
 }
 
 // openPlane fails with the reason why this host can't take part.
@@ -36,7 +34,7 @@ func openPlane(cfg Config) (*plane, error) {
 	if !docker.Local() {
 		return nil, errors.New("its Docker is on another host")
 	}
-	p := &plane{virtual: &virtual.Addresses{Logger: cfg.Logger}, names: &names.Server{Logger: cfg.Logger}}
+	p := &plane{virtual: &virtual.Addresses{Logger: cfg.Logger}}
 	if cfg.Peers == nil {
 		return p, nil // there are no other hosts
 	}
@@ -50,14 +48,13 @@ func openPlane(cfg Config) (*plane, error) {
 
 // into gives a node's plane its parts.
 func (p *plane) into(n *network.Plane) {
-	n.Virtual, n.Names = p.virtual, p.names
+	n.Virtual = p.virtual
 	if p.overlay != nil {
 		n.Overlay = p.overlay
 	}
 }
 
 func (p *plane) run(ctx context.Context, work *sync.WaitGroup) {
-	work.Go(func() { p.names.Run(ctx) })
 	if p.overlay != nil {
 		work.Go(func() { p.overlay.Run(ctx) })
 	}

@@ -3,16 +3,17 @@ package ingress
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"orch/agent/sockets"
 	"orch/engine/api"
 )
 
@@ -22,6 +23,9 @@ const (
 	// held connections at most wait per port.
 	held        = 1024
 	dialTimeout = 2 * time.Second
+	// unreachedFor is the pause before a target that wasn't reached is tried
+	// again, where there is no other.
+	unreachedFor = 250 * time.Millisecond
 )
 
 // front is one published port. Its mutex guards targets and counts.
@@ -33,7 +37,10 @@ type front struct {
 	protocol string
 	inside   bool // the address may not be there yet
 	logger   *slog.Logger
+	sockets  *sockets.Set
 	cancel   context.CancelFunc
+	tried    chan struct{} // closed once it listens, or can't
+	lame     atomic.Bool // another process listens from now on; what is open here goes on
 	dial     func(context.Context, *api.Target) (net.Conn, error)
 	ended    func()
 
@@ -48,21 +55,6 @@ type front struct {
 	flows      flows // udp
 	waiting    int
 	news       chan struct{} // closed when targets change
-}
-
-// config is how its socket is made.
-func (f *front) config() *net.ListenConfig {
-	c := &net.ListenConfig{}
-	if f.inside {
-		c.Control = func(_, _ string, raw syscall.RawConn) error {
-			var err error
-			if broken := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); broken != nil {
-				return broken
-			}
-			return err
-		}
-	}
-	return c
 }
 
 // letsIn says whether a client may connect.
@@ -111,10 +103,14 @@ func (f *front) set(r *api.Route) {
 	f.news = make(chan struct{})
 }
 
+// tries are the targets that one connection, or request, was sent to: whether
+// they can have seen it, or weren't reached at all.
+type tries map[string]bool
+
 // pick reserves a target that isn't among the tried ones: with steered traffic
 // of the version whose turn it is, if it has any; of those that aren't suspect
 // the one with the fewest connections. nil: there is none.
-func (f *front) pick(tried map[string]bool) (best *api.Target) {
+func (f *front) pick(tried tries) (best *api.Target) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(tried) == 0 {
@@ -124,7 +120,7 @@ func (f *front) pick(tried map[string]bool) (best *api.Target) {
 	fresh := f.turn*f.newPercent%100 < f.newPercent
 	for i := range f.targets {
 		t := f.targets[(f.turn+i)%len(f.targets)]
-		if !tried[t.TaskId] && (best == nil || f.better(t, best, fresh)) {
+		if _, was := tried[t.TaskId]; !was && (best == nil || f.better(t, best, fresh)) {
 			best = t
 		}
 	}
@@ -135,8 +131,8 @@ func (f *front) pick(tried map[string]bool) (best *api.Target) {
 }
 
 // next is pick, held while there is none; nil: not before ctx ended, or too
-// many wait.
-func (f *front) next(ctx context.Context, tried map[string]bool) *api.Target {
+// many wait. Those that weren't reached are tried again after a while.
+func (f *front) next(ctx context.Context, tried tries) *api.Target {
 	for {
 		f.mu.Lock()
 		news := f.news
@@ -144,10 +140,21 @@ func (f *front) next(ctx context.Context, tried map[string]bool) *api.Target {
 		if target := f.pick(tried); target != nil {
 			return target
 		}
-		if !f.wait(ctx, news) {
-			return nil
+		some, cancel := ctx, context.CancelFunc(func() {})
+		if slices.Contains(slices.Collect(maps.Values(tried)), false) {
+			some, cancel = context.WithTimeout(ctx, unreachedFor)
 		}
-		clear(tried)
+		changed := f.wait(some, news)
+		late := some.Err() != nil
+		cancel()
+		switch {
+		case changed:
+			clear(tried)
+		case !late || ctx.Err() != nil:
+			return nil
+		default:
+			maps.DeleteFunc(tried, func(_ string, seen bool) bool { return !seen })
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 		ErrorLog: slog.NewLogLogger(f.logger.Handler(), slog.LevelDebug),
 	}
 	server := &http.Server{
-		Handler: proxy, ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor, MaxHeaderBytes: mostHeader, Protocols: new(http.Protocols),
+		Handler: f.parting(proxy), ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor, MaxHeaderBytes: mostHeader, Protocols: new(http.Protocols),
 		ErrorLog: proxy.ErrorLog,
 	}
 	server.Protocols.SetHTTP1(true)
@@ -61,13 +61,27 @@ func (f *front) serveHTTP(ctx, conns context.Context, l net.Listener) {
 	most.serve(conns, l) // until ctx ends, or the listener fails by itself
 	stop()
 	l.Close()
-	most.end(conns)            // with the last request, or with conns
+	most.end(conns) // with the last request, or with conns
+	if f.lame.Load() {
+		rest.wait(conns)
+	}
 	_ = server.Shutdown(conns) // the same
 	server.Close()
 	<-served
 	one.CloseIdleConnections()
 	two.CloseIdleConnections()
 	kept.close()
+}
+
+// parting tells the clients of a front that goes to come again by another
+// connection, which is that of its successor.
+func (f *front) parting(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.lame.Load() && r.Header.Get("Upgrade") == "" {
+			w.Header().Set("Connection", "close") // HTTP/2: no more requests there
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // transport speaks to tasks; the target stands in the request's context.
@@ -100,7 +114,7 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 	body := &untouched{ReadCloser: r.Body}
 	wait, cancel := context.WithTimeout(r.Context(), hold)
 	defer cancel()
-	tried := map[string]bool{}
+	tried := tries{}
 	for {
 		target := f.next(wait, tried)
 		if target == nil {
@@ -119,7 +133,7 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Context().Err() != nil || body.read || !again(r, err) {
 			return nil, err
 		}
-		tried[target.TaskId] = true
+		tried[target.TaskId] = !unreached(err)
 	}
 }
 
@@ -144,12 +158,7 @@ func hostOf(t *api.Target) string { return fmt.Sprintf("%x.task", t.TaskId) }
 // again says that another task may be asked: either nobody was reached, or
 // asking twice does no harm.
 func again(r *http.Request, err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return true
-	}
-	var unreached *unreachable
-	if errors.As(err, &unreached) {
+	if unreached(err) {
 		return true
 	}
 	switch r.Method {
@@ -157,6 +166,13 @@ func again(r *http.Request, err error) bool {
 		return true
 	}
 	return false
+}
+
+// unreached says that there was no connection to the task at all.
+func unreached(err error) bool {
+	var op *net.OpError
+	var relayed *unreachable
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &relayed)
 }
 
 // untouched is a request's body of which it is known whether any was read.

@@ -52,11 +52,15 @@ func (p *plain) serve(ctx context.Context, l net.Listener) {
 }
 
 // end closes what is idle and returns when nothing is under way; ctx ends all.
+// Where another process listens from now on a connection ends with its next
+// answer: closed before, it might take a request with it that is on its way.
 func (p *plain) end(ctx context.Context) {
 	p.mu.Lock()
-	p.ended = true
-	for c := range p.idle {
-		c.Close()
+	if !p.front.lame.Load() {
+		p.ended = true
+		for c := range p.idle {
+			c.Close()
+		}
 	}
 	p.mu.Unlock()
 	p.active.Wait()
@@ -140,6 +144,9 @@ func (x *exchange) requests(ctx context.Context) (left []byte, kept bool) {
 		if !x.request.parse(x.in[:head]) {
 			return x.in, true
 		}
+		if x.front.lame.Load() {
+			x.request.close = true
+		}
 		if !x.serve(ctx) || x.request.close {
 			return nil, false
 		}
@@ -153,7 +160,7 @@ func (x *exchange) requests(ctx context.Context) (left []byte, kept bool) {
 func (x *exchange) serve(ctx context.Context) bool {
 	f := x.front
 	until := time.Now().Add(hold)
-	var tried map[string]bool
+	var tried tries
 	for {
 		target := f.pick(tried)
 		for target == nil {
@@ -194,9 +201,9 @@ func (x *exchange) serve(ctx context.Context) bool {
 			return x.fails(http.StatusBadGateway, err)
 		}
 		if tried == nil {
-			tried = map[string]bool{}
+			tried = tries{}
 		}
-		tried[target.TaskId] = true
+		tried[target.TaskId] = !unreached(err)
 	}
 }
 
@@ -411,6 +418,17 @@ type handed struct {
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
+	open  sync.WaitGroup // what was given and isn't closed
+}
+
+// wait returns once all that was given is closed, or ctx ends.
+func (h *handed) wait(ctx context.Context) {
+	closed := make(chan struct{})
+	go func() { h.open.Wait(); close(closed) }()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+	}
 }
 
 // Accept implements net.Listener.
@@ -432,17 +450,28 @@ func (h *handed) Close() error {
 // give hands a connection over, with what was read of it.
 func (h *handed) give(c net.Conn, read []byte) {
 	_ = c.SetReadDeadline(time.Time{})
+	h.open.Add(1)
+	r := &resumed{Conn: c, read: read, closed: sync.OnceFunc(h.open.Done)}
 	select {
-	case h.conns <- &resumed{Conn: c, read: read}:
+	case h.conns <- r:
 	case <-h.done:
-		c.Close()
+		r.Close()
 	}
 }
 
 // resumed is a connection of which something was read before.
 type resumed struct {
 	net.Conn
-	read []byte
+	read   []byte
+	closed func() // nil: nobody wants to know
+}
+
+// Close implements net.Conn.
+func (r *resumed) Close() error {
+	if r.closed != nil {
+		defer r.closed()
+	}
+	return r.Conn.Close()
 }
 
 func (r *resumed) Read(b []byte) (int, error) {

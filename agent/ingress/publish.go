@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"orch/agent/sockets"
 	"orch/engine/api"
 )
 
@@ -21,6 +22,8 @@ const rebind = 2 * time.Second
 // Publisher listens on the published ports.
 type Publisher struct {
 	Logger *slog.Logger
+	// Sockets are where it gets those that it listens on; nil: of its own.
+	Sockets *sockets.Set
 	// Dial connects to a target; nil: only those of this node can be reached.
 	Dial func(context.Context, *api.Target) (net.Conn, error)
 	// Ended, if set, is called when a connection has ended to a task that is
@@ -31,19 +34,25 @@ type Publisher struct {
 
 	mu     sync.Mutex
 	ctx    context.Context
+	lame   bool
 	fronts map[string]*front
 	closed []*front // that may have connections still
 	work   sync.WaitGroup
 }
 
-// Run serves until ctx ends and all its connections are closed.
-func (p *Publisher) Run(ctx context.Context) error {
+// Start has it serve from now on; Run must follow.
+func (p *Publisher) Start(ctx context.Context) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.ctx = ctx
 	for _, f := range p.fronts {
 		p.open(f)
 	}
-	p.mu.Unlock()
+}
+
+// Run serves until ctx ends and all its connections are closed.
+func (p *Publisher) Run(ctx context.Context) error {
+	p.Start(ctx)
 	<-ctx.Done()
 	p.mu.Lock()
 	p.ctx = nil
@@ -52,8 +61,16 @@ func (p *Publisher) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Publish replaces all routes. Connections that are open stay.
+// Publish replaces all routes. Connections that are open stay. While it runs, it
+// returns once all ports are listened on, or were tried.
 func (p *Publisher) Publish(routes []*api.Route) {
+	for _, f := range p.publish(routes) {
+		<-f.tried
+	}
+}
+
+// publish gives the fronts that have begun to listen, or will.
+func (p *Publisher) publish(routes []*api.Route) (begun []*front) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fronts == nil {
@@ -66,11 +83,14 @@ func (p *Publisher) Publish(routes []*api.Route) {
 		wanted[key] = true
 		f := p.fronts[key]
 		if f == nil {
-			f = &front{counters: &p.counters, address: address, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{})}
+			f = &front{counters: &p.counters, address: address, sockets: p.Sockets, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{}), tried: make(chan struct{})}
 			p.fronts[key] = f
 			p.open(f)
 		}
 		f.set(r)
+		if f.cancel != nil {
+			begun = append(begun, f)
+		}
 	}
 	for key, f := range p.fronts {
 		if !wanted[key] {
@@ -81,11 +101,28 @@ func (p *Publisher) Publish(routes []*api.Route) {
 			}
 		}
 	}
+	return begun
+}
+
+// Retire ends listening, for good: another process does it on the same sockets.
+// What is open goes on, and HTTP's connections end with their next answer. It
+// returns once nothing is left, or Run's context has ended.
+func (p *Publisher) Retire() {
+	p.mu.Lock()
+	p.lame = true
+	for _, f := range p.fronts {
+		f.lame.Store(true)
+		if f.cancel != nil {
+			f.cancel()
+		}
+	}
+	p.mu.Unlock()
+	p.work.Wait()
 }
 
 // open begins to listen; p.mu is held.
 func (p *Publisher) open(f *front) {
-	if p.ctx == nil || f.cancel != nil {
+	if p.ctx == nil || f.cancel != nil || p.lame {
 		return
 	}
 	conns := p.ctx
@@ -96,8 +133,11 @@ func (p *Publisher) open(f *front) {
 
 // listen accepts until ctx ends; connections go on until conns does.
 func (p *Publisher) listen(ctx, conns context.Context, f *front) {
+	tried := sync.OnceFunc(func() { close(f.tried) })
+	defer tried()
 	said := false
 	failed := func(err error) {
+		tried()
 		f.mu.Lock()
 		f.failure = err.Error()
 		f.mu.Unlock()
@@ -109,17 +149,18 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 	}
 	for ctx.Err() == nil {
 		if f.protocol == "udp" {
-			if err := f.serveUDP(ctx); err != nil {
+			if err := f.serveUDP(ctx, tried); err != nil {
 				failed(err)
 			}
 			continue
 		}
-		l, err := f.config().Listen(ctx, "tcp", f.address)
+		l, err := f.sockets.Listen(ctx, "tcp", f.address, f.inside)
 		if err != nil {
 			failed(err)
 			continue
 		}
 		l = gated{l, f}
+		tried()
 		f.mu.Lock()
 		f.failure = ""
 		f.mu.Unlock()

@@ -37,7 +37,7 @@ func (f *front) serve(ctx context.Context, client net.Conn) {
 func (f *front) connect(ctx context.Context) (*api.Target, net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, hold)
 	defer cancel()
-	tried := map[string]bool{}
+	tried := tries{}
 	for {
 		target := f.next(ctx, tried)
 		if target == nil {
@@ -50,7 +50,7 @@ func (f *front) connect(ctx context.Context) (*api.Target, net.Conn) {
 			return target, c
 		}
 		f.release(target)
-		tried[target.TaskId] = true
+		tried[target.TaskId] = false
 	}
 }
 

@@ -60,30 +60,35 @@ func (all flows) unanswered() map[string]uint32 {
 	return counts
 }
 
-// serveUDP serves until ctx ends, or the port can't be had.
-func (f *front) serveUDP(ctx context.Context) error {
-	l, err := f.config().ListenPacket(ctx, "udp", f.address)
+// serveUDP serves until ctx ends, or the port can't be had; it calls up when it
+// listens.
+func (f *front) serveUDP(ctx context.Context, up func()) error {
+	in, err := f.sockets.ListenPacket(ctx, "udp", f.address, f.inside)
 	if err != nil {
 		return err
 	}
+	up()
 	f.mu.Lock()
 	f.failure = ""
 	f.mu.Unlock()
-	in := l.(*net.UDPConn)
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer in.Close()
-	ctx, cancel := context.WithCancel(ctx)
+	listening := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { in.Close() })()
+	defer context.AfterFunc(listening, func() { _ = in.SetReadDeadline(time.Unix(1, 0)) })()
 	buf := make([]byte, mostDatagram)
 	for {
 		n, from, err := in.ReadFromUDPAddrPort(buf)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
+			if listening.Err() == nil {
+				return err
 			}
-			return err
+			if f.lame.Load() { // what was asked is answered yet
+				pause(ctx, answerWithin)
+			}
+			return nil
 		}
 		if !f.letsIn(from.Addr()) {
 			continue
@@ -114,7 +119,7 @@ func (f *front) flowOf(ctx context.Context, from netip.AddrPort) *flow {
 // newFlow gives the client a task; nil: there is none. A flow that it had
 // goes on bringing answers until it is idle.
 func (f *front) newFlow(ctx context.Context, from netip.AddrPort) *flow {
-	tried := map[string]bool{}
+	tried := tries{}
 	for {
 		target := f.pick(tried)
 		if target == nil {

@@ -1,15 +1,13 @@
 package mesh
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,46 +15,28 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/ipc"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"orch/agent/detached"
 )
 
 // arg is the hidden first argument of the process; the second is the device's
-// name. With stay as the third it is the one that stays.
-const (
-	arg      = "orch-mesh"
-	stay     = "stay"
-	reportFD = 3
-	up       = "up"
-)
+// name.
+const arg = "orch-mesh"
 
 // IsMesh is whether a program called with args (os.Args) is to be a device.
-func IsMesh(args []string) bool { return len(args) > 2 && args[1] == arg }
+func IsMesh(args []string) bool { return detached.Is(args, arg) }
 
 // Main is the whole life of a device; it does not return. A program that holds
 // a Mesh must call it first in main when IsMesh says so.
 func Main() {
-	report := os.NewFile(reportFD, "report")
-	if len(os.Args) < 4 {
-		cmd := exec.Command("/proc/self/exe", arg, os.Args[2], stay)
-		cmd.Args[0] = os.Args[0]
-		cmd.Dir, cmd.ExtraFiles = "/", []*os.File{report}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		if err := cmd.Start(); err != nil {
-			fmt.Fprint(report, err)
-			os.Exit(1)
-		}
-		os.Exit(0) // what stays is init's
-	}
-	syscall.CloseOnExec(reportFD)
-	debug.SetGCPercent(50)
-	if err := serve(os.Args[2], report); err != nil {
-		fmt.Fprint(report, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	detached.Main(func(args []string, up func()) error {
+		debug.SetGCPercent(50)
+		return serve(args[0], up)
+	})
 }
 
 // serve is the device until it is taken away or the process is told to stop.
-func serve(name string, report *os.File) error {
+func serve(name string, up func()) error {
 	link, err := tun.CreateTUN(name, MTU)
 	if err != nil {
 		return fmt.Errorf("cannot make a tun device: %w", err)
@@ -89,9 +69,7 @@ func serve(name string, report *os.File) error {
 	}()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM)
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
-	fmt.Fprint(report, up)
-	report.Close()
+	up()
 	select {
 	case <-signals:
 	case <-dev.Wait():
@@ -104,31 +82,16 @@ func pidFile(name string) string { return filepath.Join("/var/run/wireguard", na
 
 // spawn starts the process of a device and returns once it is there.
 func spawn(name string) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	cmd := exec.Command("/proc/self/exe", arg, name)
-	cmd.Args[0] = os.Args[0]
-	cmd.ExtraFiles = []*os.File{w}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return err
-	}
-	_ = r.SetReadDeadline(time.Now().Add(10 * time.Second))
-	text := make([]byte, 1000)
-	n, err := io.ReadAtLeast(r, text, 1)
-	_ = cmd.Wait()
-	switch {
-	case err != nil:
-		return fmt.Errorf("the process of device %s did not start: %w", name, err)
-	case string(text[:n]) != up:
-		return fmt.Errorf("cannot make device %s: %s", name, text[:n])
+	ctx, cancel := context.WithTimeout(context.Background(), spawnWithin)
+	defer cancel()
+	if err := detached.Start(ctx, arg, []string{name}); err != nil {
+		return fmt.Errorf("cannot make device %s: %w", name, err)
 	}
 	return nil
 }
+
+// spawnWithin the process of a device is at work.
+const spawnWithin = 10 * time.Second
 
 // gone waits for the process of a device to end.
 func gone(name string) error {

@@ -14,12 +14,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
 
+	"orch/agent/sockets"
 	"orch/engine/api"
 )
 
@@ -37,26 +36,42 @@ const (
 // for concurrent use.
 type Server struct {
 	Logger *slog.Logger
+	// Sockets are where it gets those that it listens on; nil: of its own.
+	Sockets *sockets.Set
 	// Resolvers is the file that names those of the host; "": /etc/resolv.conf.
 	Resolvers string
 
 	mu        sync.Mutex
 	ctx       context.Context // of Run; nil before
+	retired   bool
 	work      sync.WaitGroup
 	zones     map[string]*api.Zone       // by network
 	gateways  map[string]string          // network by address
 	clients   map[string]*api.NameClient // by address
 	news      chan struct{}              // closed when Names was called
-	listening map[string]context.CancelFunc
+	listening map[string]*listener // by address
 	upstream  upstream
+}
+
+// listener is an address that is answered on.
+type listener struct {
+	cancel context.CancelFunc
+	tried  chan struct{} // closed once it listens, or can't
+}
+
+// Start has it serve from now on; Run must follow.
+func (s *Server) Start(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.retired {
+		s.ctx = ctx
+	}
+	s.listen()
 }
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	s.mu.Lock()
-	s.ctx = ctx
-	s.listen()
-	s.mu.Unlock()
+	s.Start(ctx)
 	<-ctx.Done()
 	s.mu.Lock()
 	s.ctx = nil
@@ -65,8 +80,15 @@ func (s *Server) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Names replaces what is known.
+// Names replaces what is known. While the server runs, it returns once it answers
+// on all addresses, or has tried to.
 func (s *Server) Names(n *api.Names) {
+	for _, tried := range s.replace(n) {
+		<-tried
+	}
+}
+
+func (s *Server) replace(n *api.Names) (tried []chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.zones, s.gateways, s.clients = map[string]*api.Zone{}, map[string]string{}, map[string]*api.NameClient{}
@@ -81,6 +103,10 @@ func (s *Server) Names(n *api.Names) {
 	}
 	s.news = make(chan struct{})
 	s.listen()
+	for _, l := range s.listening {
+		tried = append(tried, l.tried)
+	}
+	return tried
 }
 
 // listen makes the listeners those of the zones; s.mu is held.
@@ -89,29 +115,33 @@ func (s *Server) listen() {
 		return
 	}
 	if s.listening == nil {
-		s.listening = map[string]context.CancelFunc{}
+		s.listening = map[string]*listener{}
 	}
 	for gateway := range s.gateways {
 		if s.listening[gateway] != nil {
 			continue
 		}
 		ctx, cancel := context.WithCancel(s.ctx)
-		s.listening[gateway] = cancel
-		s.work.Go(func() { s.serve(ctx, gateway) })
+		l := &listener{cancel, make(chan struct{})}
+		s.listening[gateway] = l
+		s.work.Go(func() { s.serve(ctx, gateway, sync.OnceFunc(func() { close(l.tried) })) })
 	}
-	for gateway, cancel := range s.listening {
+	for gateway, l := range s.listening {
 		if _, wanted := s.gateways[gateway]; !wanted {
-			cancel()
+			l.cancel()
 			delete(s.listening, gateway)
 		}
 	}
 }
 
-// serve answers on one address, by UDP and TCP, until ctx ends.
-func (s *Server) serve(ctx context.Context, gateway string) {
+// serve answers on one address, by UDP and TCP, until ctx ends; it calls tried
+// when it has begun, or can't.
+func (s *Server) serve(ctx context.Context, gateway string, tried func()) {
 	said := false
+	defer tried()
 	for ctx.Err() == nil {
-		err := s.answerOn(ctx, net.JoinHostPort(gateway, port), gateway)
+		err := s.answerOn(ctx, net.JoinHostPort(gateway, port), gateway, tried)
+		tried()
 		if err != nil && ctx.Err() == nil {
 			if !said {
 				said = true
@@ -127,30 +157,24 @@ func (s *Server) serve(ctx context.Context, gateway string) {
 	}
 }
 
-// early lets an address be bound before its bridge is there, and after.
-var early = net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-	var err error
-	if broken := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); broken != nil {
-		return broken
-	}
-	return err
-}}
-
-func (s *Server) answerOn(ctx context.Context, address, gateway string) error {
-	packets, err := early.ListenPacket(ctx, "udp4", address)
+func (s *Server) answerOn(ctx context.Context, address, gateway string, up func()) error {
+	packets, err := s.Sockets.ListenPacket(ctx, "udp4", address, true)
 	if err != nil {
 		return err
 	}
 	defer packets.Close()
-	streams, err := early.Listen(ctx, "tcp4", address)
+	streams, err := s.Sockets.Listen(ctx, "tcp4", address, true)
 	if err != nil {
 		return err
 	}
 	defer streams.Close()
+	up()
+	asked, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what was asked is answered yet
+	defer cancel()
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		host, _, _ := net.SplitHostPort(w.RemoteAddr().String())
 		_, udp := w.RemoteAddr().(*net.UDPAddr)
-		a := s.answer(ctx, q, host, gateway)
+		a := s.answer(asked, q, host, gateway)
 		if udp {
 			a.Truncate(room(q))
 		}
@@ -167,6 +191,11 @@ func (s *Server) answerOn(ctx context.Context, address, gateway string) error {
 		err = nil
 	case err = <-failed:
 		ended--
+	}
+	late, over := context.WithTimeout(asked, askFor)
+	defer over()
+	for _, server := range servers {
+		_ = server.ShutdownContext(late) // one that never began, or failed, has nothing to end
 	}
 	packets.Close()
 	streams.Close()
@@ -239,6 +268,18 @@ func (s *Server) zonesOf(from, gateway string) (zones []*api.Zone, held bool, ne
 		}
 	}
 	return zones, held, s.news
+}
+
+// Retire ends answering, for good: another process does it on the same sockets.
+// It returns once all questions are answered.
+func (s *Server) Retire() {
+	s.mu.Lock()
+	s.ctx, s.retired = nil, true
+	for _, l := range s.listening {
+		l.cancel()
+	}
+	s.mu.Unlock()
+	s.work.Wait()
 }
 
 // Check asks each of the server's own addresses; n is how many answer.

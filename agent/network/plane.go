@@ -12,9 +12,11 @@ import (
 	"orch/engine/api"
 )
 
-// Publisher listens on published ports.
-type Publisher interface {
-	Publish([]*api.Route)
+// Carrier brings connections and requests to tasks, and answers tasks that ask
+// for names. What it is told is in effect once it returns.
+type Carrier interface {
+	Publish(*api.Published) error
+	Resolve(*api.Names) error
 	// InFlight counts connections to the tasks named, where there are any.
 	InFlight(tasks map[string]bool) map[string]uint32
 }
@@ -29,21 +31,18 @@ type Virtualizer interface {
 	Virtual([]*api.Namespace) (settled map[string]bool, again bool)
 }
 
-// Namer answers tasks that ask for names.
-type Namer interface{ Names(*api.Names) }
-
 // retry is the pause before what failed is tried again.
 const retry = 2 * time.Second
 
 // Plane puts the endpoint table into effect on a node. All methods are safe
 // for concurrent use.
 type Plane struct {
-	Node      string // id
-	Publisher Publisher
-	// What makes networks reach across hosts; nil where the host can't.
+	Node    string // id
+	Carrier Carrier
+	// What makes networks reach across hosts; nil where the host can't. Names are
+	// known where there are virtual addresses.
 	Overlay Overlayer
 	Virtual Virtualizer
-	Names   Namer
 	// PortsFile is where the ports inside this host are written down; "": nowhere.
 	PortsFile string
 	Logger    *slog.Logger // nil: slog.Default()
@@ -57,6 +56,15 @@ type Plane struct {
 	local   map[string]Local
 	applied uint64 // epoch in effect
 	inside  *insides
+
+	said string // why the newest table isn't in effect; Run's own
+}
+
+// Known says that there is a table.
+func (p *Plane) Known() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.table.services != nil
 }
 
 func (p *Plane) init() {
@@ -76,13 +84,17 @@ func (p *Plane) Run(ctx context.Context) error {
 	}
 }
 
+// apply puts the table into effect. Before there is one, all stays as the agent
+// before this one has left it.
 func (p *Plane) apply() {
 	p.mu.Lock()
-	epoch, routes := p.table.epoch, p.table.routes(p.Node, p.local)
-	if p.table.services != nil {
-		p.ports().keep(p.table.services)
-		routes = append(routes, p.table.inside(p.Node, p.local, p.ports())...)
+	if p.table.services == nil {
+		p.mu.Unlock()
+		return
 	}
+	epoch, published := p.table.epoch, p.table.published(p.Node, p.local)
+	p.ports().keep(p.table.services)
+	published.Routes = append(published.Routes, p.table.inside(p.Node, p.local, p.ports())...)
 	var overlay *api.Overlay
 	var namespaces []*api.Namespace
 	if p.Overlay != nil {
@@ -92,7 +104,7 @@ func (p *Plane) apply() {
 		namespaces = p.table.namespaces(p.Node, p.local, p.ports())
 	}
 	p.mu.Unlock()
-	p.Publisher.Publish(routes)
+	failed := p.Carrier.Publish(published)
 	if p.Overlay != nil {
 		p.Overlay.Overlay(overlay)
 	}
@@ -103,16 +115,36 @@ func (p *Plane) apply() {
 			time.AfterFunc(retry, func() { poke(p.dirty) })
 		}
 	}
-	if p.Names != nil {
+	names := &api.Names{}
+	if p.Virtual != nil {
 		p.mu.Lock()
-		names := p.table.names(p.Node, p.local, settled)
+		names = p.table.names(p.Node, p.local, settled)
 		p.mu.Unlock()
-		p.Names.Names(names)
 	}
-	p.mu.Lock()
-	p.applied = epoch
-	p.mu.Unlock()
-	p.Ended()
+	if failed == nil {
+		failed = p.Carrier.Resolve(names)
+	}
+	if p.report(failed) {
+		p.mu.Lock()
+		p.applied = epoch
+		p.mu.Unlock()
+		p.Ended()
+	}
+}
+
+// report tells once why the table can't be put into effect, and has it tried
+// again; it says whether all is well.
+func (p *Plane) report(failed error) (ok bool) {
+	text := ""
+	if failed != nil {
+		text = failed.Error()
+		time.AfterFunc(retry, func() { poke(p.dirty) })
+	}
+	if text != p.said && text != "" {
+		cmp.Or(p.Logger, slog.Default()).Error("what leads to tasks can't be brought up to date; trying again", "error", failed)
+	}
+	p.said = text
+	return failed == nil
 }
 
 // ports are those inside this host; p.mu is held.
@@ -145,21 +177,6 @@ func (p *Plane) Local(tasks map[string]Local) {
 	poke(p.dirty)
 }
 
-// Lookup is where a task of this node listens that other nodes may connect to.
-func (p *Plane) Lookup(task string, port uint32) (address string, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.table.lookup(task, port, p.Node, p.local)
-}
-
-// Relay is where another node's tasks are reached; ok is false if nowhere.
-func (p *Plane) Relay(node string) (address string, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	address = p.table.nodes[node].GetRelay()
-	return address, address != ""
-}
-
 // Nodes are those of the cluster, in the order of their names.
 func (p *Plane) Nodes() []*api.EndpointNode {
 	p.mu.Lock()
@@ -180,13 +197,6 @@ func (p *Plane) Subnets() []string {
 	return all
 }
 
-// Knows says whether a node is one of the cluster's.
-func (p *Plane) Knows(node string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.table.nodes[node] != nil
-}
-
 // Changed has a value when Followed may say something else.
 func (p *Plane) Changed() <-chan struct{} {
 	p.init()
@@ -205,7 +215,7 @@ func (p *Plane) Followed() *api.Followed {
 	p.mu.Lock()
 	epoch, draining := p.applied, p.table.draining()
 	p.mu.Unlock()
-	return &api.Followed{Epoch: epoch, InFlight: p.Publisher.InFlight(draining)}
+	return &api.Followed{Epoch: epoch, InFlight: p.Carrier.InFlight(draining)}
 }
 
 func poke(c chan struct{}) {

@@ -149,14 +149,25 @@ func (t *table) address(e *api.Endpoint, port uint32, local map[string]Local) st
 	return net.JoinHostPort(host, itoa(port))
 }
 
-// lookup is where a task of this node listens that others may connect to.
-func (t *table) lookup(task string, port uint32, node string, local map[string]Local) (address string, ok bool) {
-	e := t.endpoints[task]
-	if e == nil || e.NodeId != node || !slices.ContainsFunc(t.services[e.ServiceId].GetPorts(), func(p *api.PortSpec) bool { return p.Target == port }) {
-		return "", false
+// published is all that leads to tasks from a node, and from others to those
+// there.
+func (t *table) published(node string, local map[string]Local) *api.Published {
+	all := &api.Published{Routes: t.routes(node, local)}
+	for _, id := range slices.Sorted(maps.Keys(t.nodes)) {
+		all.Nodes = append(all.Nodes, &api.RelayNode{Id: id, Relay: t.nodes[id].Relay})
 	}
-	address = t.address(e, port, local)
-	return address, address != ""
+	for _, id := range slices.Sorted(maps.Keys(t.endpoints)) {
+		e := t.endpoints[id]
+		if e.NodeId != node {
+			continue
+		}
+		for _, p := range t.services[e.ServiceId].GetPorts() {
+			if address := t.address(e, p.Target, local); address != "" {
+				all.Reachable = append(all.Reachable, &api.RelayTask{TaskId: id, Port: p.Target, Address: address})
+			}
+		}
+	}
+	return all
 }
 
 // occupied says that a task on the node listens on the published port itself.

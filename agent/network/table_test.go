@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"orch/engine/api"
@@ -27,6 +28,25 @@ func text(routes []*api.Route) string {
 		s += "\n"
 	}
 	return s
+}
+
+// Other nodes reach the tasks here, also those that drain, and no others.
+func TestReachable(t *testing.T) {
+	svc := &api.EndpointService{Id: "s/web", Ports: []*api.PortSpec{{Target: 80}, {Target: 81}}}
+	var tab table
+	tab.follow(&api.Endpoints{Full: true, Services: []*api.EndpointService{svc}, Endpoints: []*api.Endpoint{web("1", "n", true), web("2", "m", false), web("3", "n", false)},
+		NodesChanged: true, Nodes: []*api.EndpointNode{{Id: "n"}, {Id: "m", Relay: "m:1"}}})
+	p := tab.published("n", map[string]Local{"3": {}})
+	var got []string
+	for _, r := range p.Reachable {
+		got = append(got, fmt.Sprintf("%s %d %s", r.TaskId, r.Port, r.Address))
+	}
+	if want := "1 80 10.0.0.1:80; 1 81 10.0.0.1:81"; strings.Join(got, "; ") != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(p.Nodes) != 2 || p.Nodes[0].Relay != "m:1" || p.Nodes[1].Id != "n" {
+		t.Errorf("nodes %v", p.Nodes)
+	}
 }
 
 func TestSteeredRoutes(t *testing.T) {

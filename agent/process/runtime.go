@@ -29,7 +29,6 @@ type Config struct {
 	Dir        string       // for tasks, logs and volumes; made if missing
 	SecretsDir string       // on tmpfs; empty: /run/orch/CLUSTER, else under /dev/shm
 	Logger     *slog.Logger // nil: slog.Default()
-	Shim       []string     // how to start a shim; empty: this program, "orch-shim"
 }
 
 // Runtime implements worker.Runtime with processes of this host.
@@ -56,13 +55,6 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
-	}
-	if len(cfg.Shim) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		cfg.Shim = []string{self, shimArg}
 	}
 	return &Runtime{cfg: cfg, files: files, busy: map[string]*sync.Mutex{}}, nil
 }
@@ -130,7 +122,7 @@ func (r *Runtime) Start(ctx context.Context, t *task.Task) (task.Observed, error
 	}
 	err := r.prepare(t)
 	if err == nil {
-		err = launchShim(ctx, r.cfg.Shim, dir)
+		err = launchShim(ctx, dir)
 	}
 	if errors.Is(err, errSupervised) {
 		err = until(ctx, func() bool { return r.observe(t.ID).Phase != task.Created })

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
@@ -18,53 +16,25 @@ import (
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
+
+	"orch/agent/detached"
 )
 
 // shimArg is the hidden first argument of a shim; the second is the task's
-// folder. With shimStay as the third it is the one that stays.
-const (
-	shimArg  = "orch-shim"
-	shimStay = "stay"
-	reportFD = 3 // where the shim says how the start went
-	started  = "started"
-)
+// folder.
+const shimArg = "orch-shim"
 
 // IsShim is whether a program called with args (os.Args) is to be a shim.
-func IsShim(args []string) bool { return len(args) > 2 && args[1] == shimArg }
+func IsShim(args []string) bool { return detached.Is(args, shimArg) }
 
 // ShimMain is the whole life of a shim; it does not return. A program that
 // holds a Runtime must call it first in main when IsShim says so.
 func ShimMain() {
-	dir := os.Args[2]
-	if len(os.Args) < 4 {
-		os.Exit(detach(dir))
-	}
-	debug.SetGCPercent(20)
-	debug.SetMemoryLimit(16 << 20)
-	report := os.NewFile(reportFD, "report")
-	syscall.CloseOnExec(reportFD)
-	if err := shim(dir, report); err != nil {
-		fmt.Fprint(report, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-// detach starts the shim that stays and leaves it to init, so that neither
-// the agent nor its end matters to it.
-func detach(dir string) int {
-	report := os.NewFile(reportFD, "report")
-	cmd := exec.Command("/proc/self/exe", shimArg, dir, shimStay)
-	cmd.Args[0] = os.Args[0]
-	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-	cmd.ExtraFiles = []*os.File{report}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		fmt.Fprint(report, err)
-		return 1
-	}
-	return 0
+	detached.Main(func(args []string, up func()) error {
+		debug.SetGCPercent(20)
+		debug.SetMemoryLimit(16 << 20)
+		return shim(args[0], up)
+	})
 }
 
 // errSupervised says that another shim has the task, perhaps one that was
@@ -83,7 +53,7 @@ func (l *launch) mark() string {
 
 // shim runs the task of dir to its end. An error means that it never
 // started; nothing of it is left then.
-func shim(dir string, report *os.File) error {
+func shim(dir string, up func()) error {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -104,7 +74,6 @@ func shim(dir string, report *os.File) error {
 	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM)
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
 	if load(dir, stateFile, &state{}) == nil {
 		// A supervisor before this one was killed while it started the command.
 		if err := killAll(context.Background(), func() []int { return marked(l.mark()) }); err != nil {
@@ -124,8 +93,7 @@ func shim(dir string, report *os.File) error {
 		l.Cgroup.remove()
 		return err
 	}
-	fmt.Fprint(report, started)
-	report.Close()
+	up()
 	return s.end(s.supervise())
 }
 
@@ -257,35 +225,10 @@ func size(n int64) string {
 }
 
 // launchShim starts a shim for dir and returns once the command runs.
-func launchShim(ctx context.Context, argv []string, dir string) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	cmd := exec.Command(argv[0], append(slices.Clone(argv[1:]), dir)...)
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.Dir = "/"
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return fmt.Errorf("cannot start the supervisor: %w", err)
-	}
-	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })()
-	said, err := io.ReadAll(r)
-	_ = cmd.Wait() // it has only started the shim that stays
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return err
-	case string(said) == started:
-		return nil
-	case len(said) == 0:
-		return errors.New("the supervisor died; does the program call process.ShimMain first?")
-	}
-	if string(said) == errSupervised.Error() {
+func launchShim(ctx context.Context, dir string) error {
+	err := detached.Start(ctx, shimArg, []string{dir}, "GOMAXPROCS=1")
+	if err != nil && err.Error() == errSupervised.Error() {
 		return errSupervised
 	}
-	return errors.New(string(said))
+	return err
 }

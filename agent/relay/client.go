@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
@@ -77,13 +78,29 @@ func (c *Client) Try(ctx context.Context, node string) error {
 // opening, not the connection. The connection's CloseWrite ends one direction;
 // deadlines it has none. Of network "udp" each Read and Write is a datagram.
 func (c *Client) Connect(ctx context.Context, network, node, task string, port uint32) (net.Conn, error) {
+	stream, stale, err := c.connect(ctx, network, node, task, port)
+	if err != nil && stale && ctx.Err() == nil { // the other node's relay has begun anew, perhaps
+		stream, _, err = c.connect(ctx, network, node, task, port)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach %q on port %d: %w", task, port, err)
+	}
+	if network == "udp" {
+		return datagramConn{stream}, nil
+	}
+	return stream, nil
+}
+
+// connect also says whether it failed on a connection that was there before.
+func (c *Client) connect(ctx context.Context, network, node, task string, port uint32) (stream *conn, stale bool, err error) {
 	c.init()
 	during, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	opened := context.AfterFunc(ctx, cancel)
 	r, w := io.Pipe()
+	traced := httptrace.WithClientTrace(during, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { stale = i.Reused }})
 	request := (&http.Request{
 		Method: http.MethodPost, URL: &url.URL{Scheme: "https", Host: node, Path: path(network, task, port)}, Header: http.Header{}, Body: r, ContentLength: -1,
-	}).WithContext(during)
+	}).WithContext(traced)
 	answer, err := c.transport.RoundTrip(request)
 	if !opened() && err == nil {
 		err = ctx.Err()
@@ -92,18 +109,15 @@ func (c *Client) Connect(ctx context.Context, network, node, task string, port u
 	if err == nil && answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1000))
 		answer.Body.Close()
+		stale = false
 		err = fmt.Errorf("node %q: %s", node, strings.TrimSpace(string(text)))
 	}
 	if err != nil {
 		cancel()
 		w.CloseWithError(err)
-		return nil, fmt.Errorf("cannot reach %q on port %d: %w", task, port, err)
+		return nil, stale, err
 	}
-	stream := &conn{from: answer.Body, to: w, cancel: cancel, node: node}
-	if network == "udp" {
-		return datagramConn{stream}, nil
-	}
-	return stream, nil
+	return &conn{from: answer.Body, to: w, cancel: cancel, node: node}, false, nil
 }
 
 // conn is a stream as a connection.

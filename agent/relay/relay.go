@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -47,6 +48,9 @@ type Server struct {
 	// Lookup is where a task listens that others may connect to.
 	Lookup func(task string, port uint32) (address string, ok bool)
 	Logger *slog.Logger
+
+	mu     sync.Mutex
+	server *http.Server
 }
 
 // Serve serves on l until ctx ends; then its connections are closed.
@@ -55,12 +59,26 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler: http.HandlerFunc(s.serve), TLSConfig: s.TLS, HTTP2: http2(), ReadHeaderTimeout: dialWithin,
 		ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 	}
+	s.mu.Lock()
+	s.server = server
+	s.mu.Unlock()
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	err := server.ServeTLS(l, "", "")
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
+}
+
+// Retire ends listening, and tells the other nodes to connect anew for what is
+// to come. It returns once what is open has ended, or ctx.
+func (s *Server) Retire(ctx context.Context) {
+	s.mu.Lock()
+	server := s.server
+	s.mu.Unlock()
+	if server != nil {
+		_ = server.Shutdown(ctx)
+	}
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {

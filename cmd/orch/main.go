@@ -15,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orch/agent/carrier"
 	"orch/agent/mesh"
 	"orch/agent/process"
+	"orch/cmd/internal/daemon"
 	"orch/playbooks"
 )
 
@@ -24,13 +26,16 @@ import (
 var version = "dev"
 
 func main() {
-	// The three below are orch's own children; they must not pay for the rest.
+	// The four below are orch's own children; they must not pay for the rest.
 	if playbooks.IsChild(os.Args) {
 		playbooks.ChildMain()
 		return
 	}
 	if mesh.IsMesh(os.Args) {
 		mesh.Main()
+	}
+	if carrier.Is(os.Args) {
+		daemon.CarrierMain()
 	}
 	if process.IsShim(os.Args) {
 		process.ShimMain()

@@ -304,7 +304,7 @@ func (w *world) left() {
 		}
 		return now == w.found[h.Name]
 	})
-	if left, err := h.Processes("orch", "orch-mesh", "orch-shim"); err != nil || len(left) > 0 {
+	if left, err := h.Processes("orch", "orch-mesh", "orch-ingress", "orch-shim"); err != nil || len(left) > 0 {
 		w.Errorf("processes %v are left, %v", left, err)
 	}
 }

@@ -38,7 +38,7 @@ func (d *Daemon) keepAgent(ctx context.Context) error {
 	if h, port, err := net.SplitHostPort(settings.Advertise); err == nil && h != "" {
 		address = h
 		n, _ := strconv.Atoi(port) // it was checked when it was set
-		peers = &agent.Peers{Port: n + 1, Server: d.wallet.PeerServer(), Client: d.wallet.PeerClient, Node: d.wallet.Peer}
+		peers = &agent.Peers{Port: n + 1, Admission: d.admission}
 	}
 	a, err := agent.New(agent.Config{
 		NodeID: d.folder.ID, Name: m.Name, Cluster: m.ClusterId, Dir: d.folder.Dir, Address: address, Engines: d.engines,
