@@ -25,6 +25,9 @@ const (
 	idleFor      = 5 * time.Minute
 	mostHeader   = 64 << 10
 	idlePerTask  = 256 // connections that are kept for later requests
+	// unusedFor a connection to a task is kept: by a relay it keeps the other
+	// node's process from ending, if that was replaced.
+	unusedFor = 30 * time.Second
 )
 
 // serveHTTP serves until ctx ends, then what is under way until conns does.
@@ -88,7 +91,7 @@ func (f *front) parting(h http.Handler) http.Handler {
 func (f *front) transport(h2 bool) *http.Transport {
 	t := &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return f.reach(ctx, targetOf(ctx)) },
-		MaxIdleConnsPerHost: idlePerTask, IdleConnTimeout: idleFor / 2, DisableCompression: true, Protocols: new(http.Protocols),
+		MaxIdleConnsPerHost: idlePerTask, IdleConnTimeout: unusedFor, DisableCompression: true, Protocols: new(http.Protocols),
 	}
 	t.Protocols.SetHTTP1(!h2)
 	t.Protocols.SetUnencryptedHTTP2(h2)

@@ -74,7 +74,7 @@ func (p *pool) put(l *line) {
 	}
 	p.idle[l.task] = append(p.idle[l.task], l)
 	if p.sweep == nil {
-		p.sweep = time.AfterFunc(idleFor/2, p.tidy)
+		p.sweep = time.AfterFunc(unusedFor, p.tidy)
 	}
 }
 
@@ -87,7 +87,7 @@ func (p *pool) tidy() {
 	}
 	for task, all := range p.idle {
 		p.idle[task] = slices.DeleteFunc(all, func(l *line) bool {
-			old := time.Since(l.since) >= idleFor/2
+			old := time.Since(l.since) >= unusedFor
 			if old {
 				l.Close()
 			}
@@ -97,7 +97,7 @@ func (p *pool) tidy() {
 			delete(p.idle, task)
 		}
 	}
-	p.sweep.Reset(idleFor / 2)
+	p.sweep.Reset(unusedFor)
 }
 
 // close closes what is idle, and whatever is given back later.

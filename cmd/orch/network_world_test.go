@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"orch/cmd/internal/hosts"
 )
 
 // load asks a published port on every host again and again.
@@ -25,16 +28,18 @@ type load struct {
 }
 
 // load asks from `each` clients a host; those that keep their connections
-// need protocol "http".
-func (w *world) load(port, each int, keep bool) *load {
+// need protocol "http". Half of the requests are POST: of those the client asks
+// none twice.
+func (w *world) load(port, each int, keep bool, on ...*hosts.Host) *load {
 	ctx, cancel := context.WithCancel(w.Context())
 	l := &load{why: map[string]int{}, answers: map[string]int{}, stop: cancel}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep, MaxIdleConnsPerHost: each, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}, Timeout: 40 * time.Second}
-	for _, h := range w.Hosts {
-		for range each {
+	for _, h := range on {
+		for i := range each {
+			method := []string{http.MethodPost, http.MethodGet}[i%2]
 			l.work.Go(func() {
 				for ctx.Err() == nil {
-					l.ask(ctx, client, fmt.Sprintf("http://%s:%d/", h.Addr, port))
+					l.ask(ctx, client, method, fmt.Sprintf("http://%s:%d/", h.Addr, port))
 				}
 			})
 		}
@@ -43,8 +48,8 @@ func (w *world) load(port, each int, keep bool) *load {
 	return l
 }
 
-func (l *load) ask(ctx context.Context, client *http.Client, url string) {
-	request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, url, nil)
+func (l *load) ask(ctx context.Context, client *http.Client, method, url string) {
+	request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), method, url, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -104,7 +109,7 @@ stack("front", services = [service("web", image = %q, replicas = param("n", defa
 		w.orch(w.Hosts[1], append([]string{"run", path}, args...)...)
 	}
 	run("--set", "tag=v0")
-	l, kept := w.load(9090, 3, false), w.load(9091, 3, true)
+	l, kept := w.load(9090, 3, false, w.Hosts...), w.load(9091, 3, true, w.Hosts...)
 	w.more(l, 30)
 	w.more(kept, 30)
 	for _, h := range w.Hosts {
@@ -128,6 +133,11 @@ stack("front", services = [service("web", image = %q, replicas = param("n", defa
 		w.more(l, 30)
 		w.orch(w.Hosts[0], "node", "activate", h.Name)
 	}
+	for _, h := range w.Hosts {
+		w.renewed(h)
+		w.more(l, 30)
+		w.more(kept, 30)
+	}
 	for name, l := range map[string]*load{"tcp, a connection each": l, "http, connections kept": kept} {
 		l.stop()
 		l.work.Wait()
@@ -142,6 +152,25 @@ stack("front", services = [service("web", image = %q, replicas = param("n", defa
 		}
 	}
 	w.remove("front")
+}
+
+// renewed: orch is killed on a host and begins again as another binary, which
+// replaces the process of the published ports.
+func (w *world) renewed(h *hosts.Host) {
+	w.Helper()
+	before, err := h.Processes("orch-ingress")
+	must(w.T, err)
+	content, err := os.ReadFile(w.program())
+	must(w.T, err)
+	must(w.T, os.WriteFile(w.program()+".new", content, 0o755))
+	must(w.T, os.Rename(w.program()+".new", w.program()))
+	w.kill(h)
+	w.start(h)
+	w.eventually("another process has the published ports", func() bool {
+		now, err := h.Processes("orch-ingress")
+		return err == nil && slices.ContainsFunc(now, func(pid int) bool { return !slices.Contains(before, pid) })
+	})
+	w.whole()
 }
 
 // judged: the rollout under load went by what the nodes' own proxies counted.
