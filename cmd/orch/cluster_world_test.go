@@ -451,6 +451,9 @@ func TestClusterOnHosts(t *testing.T) {
 		{"a published port answers on every node, and loses nothing in updates, scaling and drains", func(w *world) {
 			w.published()
 		}},
+		{"a host is lost under load: what was in flight there is all that fails", func(w *world) {
+			w.lost()
+		}},
 		{"tick.star over three hosts, on Docker and as processes", func(w *world) {
 			w.tick()
 		}},

@@ -20,6 +20,7 @@ import (
 // load asks a published port on every host again and again.
 type load struct {
 	asked, failed atomic.Int64
+	slowest       atomic.Int64 // nanoseconds
 	mu            sync.Mutex
 	why           map[string]int // failures
 	answers       map[string]int // by the last line of the body
@@ -53,6 +54,7 @@ func (l *load) ask(ctx context.Context, client *http.Client, method, url string)
 	if err != nil {
 		panic(err)
 	}
+	began := time.Now()
 	var body []byte
 	answer, err := client.Do(request)
 	if err == nil {
@@ -65,6 +67,7 @@ func (l *load) ask(ctx context.Context, client *http.Client, method, url string)
 	l.asked.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.slowest.Store(max(l.slowest.Load(), int64(time.Since(began))))
 	if err != nil {
 		l.failed.Add(1)
 		l.why[err.Error()]++
@@ -117,18 +120,30 @@ stack("front", services = [service("web", image = %q, replicas = param("n", defa
 			w.Errorf("by datagram %s answers %q", h.Name, tag)
 		}
 	}
-	for i := range 3 {
-		run("--set", fmt.Sprintf("tag=v%d", i+1))
+	times := func(few, many int) int {
+		if os.Getenv("ORCH_SOAK") != "" {
+			return many
+		}
+		return few
+	}
+	for i := range times(3, 19) {
+		run("--set", fmt.Sprintf("tag=v%d", i%3+1))
 		w.more(l, 30)
 	}
 	run("--set", "tag=v4", "--set", "judged=true")
 	w.judged()
-	w.orch(w.Hosts[2], "stack", "rollback", "front", "2")
-	for _, n := range []int{6, 1, 4} {
-		run("--set", "tag=v9", "--set", fmt.Sprintf("n=%d", n))
+	for range times(1, 5) {
+		w.orch(w.Hosts[2], "stack", "rollback", "front", "2")
+		w.more(l, 30)
+		run("--set", "tag=v9")
+	}
+	for i := range times(2, 20) {
+		run("--set", "tag=v9", "--set", fmt.Sprintf("n=%d", []int{6, 1}[i%2]))
 		w.more(l, 30)
 	}
-	for _, h := range w.Hosts {
+	run("--set", "tag=v9", "--set", "n=4")
+	for i := range times(3, 5) {
+		h := w.Hosts[i%3]
 		w.orch(w.Hosts[0], "node", "drain", "--wait", h.Name)
 		w.more(l, 30)
 		w.orch(w.Hosts[0], "node", "activate", h.Name)
@@ -171,6 +186,52 @@ func (w *world) renewed(h *hosts.Host) {
 		return err == nil && slices.ContainsFunc(now, func(pid int) bool { return !slices.Contains(before, pid) })
 	})
 	w.whole()
+}
+
+// lost: a host is cut off while the others are asked. What was in flight there is
+// lost, if it can't be asked again; nothing else is, and nobody waits long.
+func (w *world) lost() {
+	w.Helper()
+	path := filepath.Join(w.Dir, "lost.star")
+	must(w.T, os.WriteFile(path, []byte(fmt.Sprintf(`stack("lost", services = [service("web", image = %q, replicas = 6, reschedule_after = "1h",
+    ports = [port(8888, publish = 9090), port(8888, publish = 9091, protocol = "http")], env = {"TAG": "v1"}, stop_grace = "1s", health = health.http("/health", port = 8888, interval = "100ms"))])
+`, worldImage)), 0o644))
+	w.orch(w.Hosts[0], "run", path)
+	_, rest := w.leader()
+	gone := rest[0]
+	asked := w.but(gone)
+	l, kept := w.load(9090, 4, false, asked...), w.load(9091, 4, true, asked...)
+	w.more(l, 300)
+	w.more(kept, 300)
+	must(w.T, gone.Cut())
+	w.eventually("it is given up", func() bool { return w.status(gone) == "down" })
+	w.more(l, 300)
+	w.more(kept, 300)
+	must(w.T, gone.Heal())
+	w.whole()
+	w.more(l, 300)
+	for name, l := range map[string]*load{"tcp, a connection each": l, "http, connections kept": kept} {
+		l.stop()
+		l.work.Wait()
+		w.Logf("%s: %d requests, %d failed: %v; the slowest took %s", name, l.asked.Load(), l.failed.Load(), l.why, time.Duration(l.slowest.Load()))
+		// Each client has one request in flight.
+		if most := int64(len(asked) * 4); l.failed.Load() > most {
+			w.Errorf("%s: %d requests were lost, which is more than were in flight (%d)", name, l.failed.Load(), most)
+		}
+	}
+	w.remove("lost")
+}
+
+// status is what the cluster says of a host.
+func (w *world) status(h *hosts.Host) string {
+	var nodes []struct{ Name, Status string }
+	w.ask(w.but(h)[0], &nodes, "node", "ls")
+	for _, n := range nodes {
+		if n.Name == h.Name {
+			return n.Status
+		}
+	}
+	return ""
 }
 
 // judged: the rollout under load went by what the nodes' own proxies counted.
