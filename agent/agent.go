@@ -167,6 +167,7 @@ func (a *Agent) watch(ctx context.Context, known chan struct{}) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
+				a.networks.renew(a.cfg.Logger)
 				again = true
 			case <-a.cfg.Trusts:
 				a.carrier.Admit()

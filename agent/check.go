@@ -120,8 +120,8 @@ func (a *Agent) inspect(ctx context.Context, found func(peer, what string, err e
 func (a *Agent) tryMesh(ctx context.Context, peer *api.EndpointNode, found func(peer, what string, err error, good string)) {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	if !a.networks.overlay.Meshed() {
-		found(peer.Name, "mesh", nil, "not needed: no encrypted network is there")
+	if !a.networks.overlay.Meshes(peer.MeshAddress) {
+		found(peer.Name, "mesh", nil, "not needed: no encrypted network has tasks on both")
 		return
 	}
 	took, err := echo(ctx, peer.MeshAddress, 0)

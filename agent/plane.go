@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -66,6 +67,19 @@ func (p *plane) Bridge(vni uint32) string { return overlay.Bridge(vni) }
 func (p *plane) Attach(vni uint32) {
 	if p.overlay != nil {
 		p.overlay.Attach(vni)
+	}
+}
+
+// renew has the mesh's key replaced, if it is old; the facts tell of it.
+func (p *plane) renew(log *slog.Logger) {
+	if p == nil || p.mesh == nil {
+		return
+	}
+	switch changed, err := p.mesh.Renew(time.Now()); {
+	case err != nil:
+		log.Warn("the mesh goes on with its old key", "error", err)
+	case changed:
+		log.Info("the mesh gets a new key")
 	}
 }
 

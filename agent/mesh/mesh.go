@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -35,11 +34,11 @@ const (
 // concurrent use.
 type Mesh struct {
 	name string
-	key  wgtypes.Key
 	port int
 	kind string
 
 	mu        sync.Mutex
+	keys      keys
 	endpoints map[wgtypes.Key]string // as they were asked for
 }
 
@@ -49,7 +48,7 @@ type Mesh struct {
 func Open(dir, unique string, port int) (*Mesh, error) {
 	m := &Mesh{name: Name(unique), endpoints: map[wgtypes.Key]string{}}
 	var err error
-	if m.key, err = readKey(filepath.Join(dir, "mesh.key")); err != nil {
+	if m.keys, err = readKeys(filepath.Join(dir, "mesh.key")); err != nil {
 		return nil, err
 	}
 	if m.kind, err = kindOf(m.name); err != nil {
@@ -64,25 +63,6 @@ func Name(unique string) string {
 	h := fnv.New32a()
 	h.Write([]byte(unique))
 	return fmt.Sprintf("orchw%08x", h.Sum32())
-}
-
-func readKey(file string) (wgtypes.Key, error) {
-	text, err := os.ReadFile(file)
-	if err == nil {
-		key, err := wgtypes.ParseKey(strings.TrimSpace(string(text)))
-		if err != nil {
-			return key, fmt.Errorf("the mesh's key in %s is damaged; without the file a new one is made: %w", file, err)
-		}
-		return key, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return wgtypes.Key{}, err
-	}
-	key, err := wgtypes.GeneratePrivateKey()
-	if err != nil {
-		return key, err
-	}
-	return key, os.WriteFile(file, []byte(key.String()+"\n"), 0o600)
 }
 
 // kindOf is "kernel" or "userspace".
@@ -122,8 +102,20 @@ func (m *Mesh) choosePort(port int) (int, error) {
 	return 0, errors.New("there is no free UDP port")
 }
 
-// Key is the public one, in base64.
-func (m *Mesh) Key() string { return m.key.PublicKey().String() }
+// Key is the public one that others should know, in base64.
+func (m *Mesh) Key() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.keys.offered().PublicKey().String()
+}
+
+// Renew replaces the key if it is older than keyFor: another one is offered, and
+// used once the others know it. It says whether Key changed.
+func (m *Mesh) Renew(now time.Time) (changed bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.keys.renew(now)
+}
 
 // Port is the UDP port that the device listens on.
 func (m *Mesh) Port() int { return m.port }
@@ -134,10 +126,14 @@ func (m *Mesh) Kind() string { return m.kind }
 // Device is the name of the network device.
 func (m *Mesh) Device() string { return m.name }
 
-// Set brings the device up with this address, for these peers.
-func (m *Mesh) Set(address string, peers []*api.MeshPeer) error {
+// Set brings the device up with this address, for these peers. known is the
+// public key of this node that they know.
+func (m *Mesh) Set(address, known string, peers []*api.MeshPeer) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.keys.known(known); err != nil {
+		return err
+	}
 	ip := net.ParseIP(address)
 	if ip == nil {
 		return fmt.Errorf("%q is no address", address)
@@ -223,8 +219,8 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 		return err
 	}
 	var cfg wgtypes.Config
-	if now.PrivateKey != m.key {
-		cfg.PrivateKey = &m.key
+	if now.PrivateKey != m.keys.used {
+		cfg.PrivateKey = &m.keys.used
 	}
 	if now.ListenPort != m.port {
 		cfg.ListenPort = &m.port

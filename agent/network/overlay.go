@@ -13,16 +13,18 @@ import (
 // in it: which of them a task here needs shows by their bridges.
 func (t *table) overlay(node string) *api.Overlay {
 	self := t.nodes[node]
-	o := &api.Overlay{MeshAddress: self.GetMeshAddress(), HostAddress: self.GetAddress()}
-	encrypted := false
+	o := &api.Overlay{MeshAddress: self.GetMeshAddress(), MeshKey: self.GetMeshKey(), HostAddress: self.GetAddress()}
 	for _, id := range slices.Sorted(maps.Keys(t.networks)) {
 		n := t.networks[id]
-		encrypted = encrypted || n.Encrypted
 		o.Networks = append(o.Networks, &api.OverlayNetwork{Id: id, Vni: n.Vni, Encrypted: n.Encrypted, Mtu: n.Mtu})
 	}
 	byID := map[string]*api.OverlayNetwork{}
 	for _, n := range o.Networks {
 		byID[n.Id] = n
+	}
+	here, shared := map[string]bool{}, map[string]bool{} // networks with tasks here, nodes with tasks on one of those
+	for _, n := range t.here(node) {
+		here[n] = true
 	}
 	for _, e := range t.endpoints {
 		there := t.nodes[e.NodeId]
@@ -37,6 +39,7 @@ func (t *table) overlay(node string) *api.Overlay {
 			host := there.Address
 			if n.Encrypted {
 				host = there.MeshAddress
+				shared[e.NodeId] = shared[e.NodeId] || here[id]
 			}
 			if host != "" {
 				n.Neighbours = append(n.Neighbours, &api.Neighbour{Address: address, Host: host})
@@ -46,11 +49,9 @@ func (t *table) overlay(node string) *api.Overlay {
 	for _, n := range o.Networks {
 		slices.SortFunc(n.Neighbours, func(a, b *api.Neighbour) int { return compareAddresses(a.Address, b.Address) })
 	}
-	if encrypted {
-		for _, id := range slices.Sorted(maps.Keys(t.nodes)) {
-			if n := t.nodes[id]; id != node && n.MeshKey != "" {
-				o.Peers = append(o.Peers, &api.MeshPeer{Key: n.MeshKey, Endpoint: n.MeshEndpoint, Address: n.MeshAddress})
-			}
+	for _, id := range slices.Sorted(maps.Keys(shared)) {
+		if n := t.nodes[id]; shared[id] && n.MeshKey != "" {
+			o.Peers = append(o.Peers, &api.MeshPeer{Key: n.MeshKey, Endpoint: n.MeshEndpoint, Address: n.MeshAddress})
 		}
 	}
 	return o

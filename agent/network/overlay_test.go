@@ -49,6 +49,11 @@ func TestOverlay(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	alone := wide()
+	alone.follow(&api.Endpoints{Epoch: 2, RemovedEndpoints: []string{"1", "2"}})
+	if o := alone.overlay("n"); len(o.Peers) != 0 || len(o.Networks[0].Neighbours) != 2 {
+		t.Errorf("no task here is on an encrypted network: %v", o)
+	}
 	tab.follow(&api.Endpoints{Epoch: 2, RemovedNetworks: []string{"s/a"}})
 	if o := tab.overlay("n"); len(o.Networks) != 2 || len(o.Peers) != 0 {
 		t.Errorf("nothing is encrypted any more: %v", o)

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,7 +46,8 @@ func device(vni uint32) string { return fmt.Sprintf("orv%06x", vni) }
 // Mesh is what encrypted networks travel through.
 type Mesh interface {
 	Device() string
-	Set(address string, peers []*api.MeshPeer) error
+	// Set brings it up, for a node with this address and the key that others know.
+	Set(address, key string, peers []*api.MeshPeer) error
 }
 
 // Overlay keeps a node's devices. It is safe for concurrent use.
@@ -244,20 +246,20 @@ func (o *Overlay) Errors() map[string]string {
 	return maps.Clone(o.said)
 }
 
-// Meshed says that the mesh is up.
-func (o *Overlay) Meshed() bool {
+// Meshes says that the mesh is up, and leads to this address.
+func (o *Overlay) Meshes(address string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.meshed != nil
+	return slices.ContainsFunc(o.meshed.GetPeers(), func(p *api.MeshPeer) bool { return p.Address == address })
 }
 
 // mesh sets up the mesh once it has peers.
 func (o *Overlay) mesh() error {
-	want := &api.Overlay{MeshAddress: o.want.MeshAddress, Peers: o.want.Peers}
+	want := &api.Overlay{MeshAddress: o.want.MeshAddress, MeshKey: o.want.MeshKey, Peers: o.want.Peers}
 	if want.MeshAddress == "" || len(want.Peers) == 0 && o.meshed == nil || o.meshed != nil && proto.Equal(want, o.meshed) {
 		return nil
 	}
-	if err := o.Mesh.Set(want.MeshAddress, want.Peers); err != nil {
+	if err := o.Mesh.Set(want.MeshAddress, want.MeshKey, want.Peers); err != nil {
 		return err
 	}
 	o.meshed = want

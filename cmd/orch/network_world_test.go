@@ -133,7 +133,7 @@ stack("front", services = [service("web", image = %q, replicas = param("n", defa
 	run("--set", "tag=v4", "--set", "judged=true")
 	w.judged()
 	for range times(1, 5) {
-		w.orch(w.Hosts[2], "stack", "rollback", "front", "2")
+		w.orch(w.Hosts[2], "stack", "rollback", "front")
 		w.more(l, 30)
 		run("--set", "tag=v9")
 	}

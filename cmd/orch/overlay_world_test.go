@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +79,8 @@ func (w *world) overlay() {
 	w.secluded()
 	w.native()
 	w.secret()
+	w.hardened()
+	w.rekeyed()
 	w.mended()
 	w.remove("wide")
 }
@@ -210,6 +213,97 @@ func (w *world) overheard(name string) (all, plain int) {
 	must(w.T, err)
 	must(w.T, cmd.Wait())
 	return all, plain
+}
+
+// hardened: newer Dockers (28 and on) drop what comes to a container's address by
+// anything but its own bridge, before all other rules. Networks across hosts
+// don't come that way.
+func (w *world) hardened() {
+	w.Helper()
+	rules := func(h *hosts.Host, args ...string) string {
+		w.Helper()
+		out, err := h.Command(w.Context(), "iptables", append([]string{"-t", "raw"}, args...)...).CombinedOutput()
+		if err != nil {
+			w.Fatalf("iptables -t raw %v on %s: %v: %s", args, h.Name, err, out)
+		}
+		return string(out)
+	}
+	addresses := map[string][]string{}
+	for _, h := range w.Hosts {
+		ids, err := h.Command(w.Context(), "docker", "ps", "-q", "--filter", "label=orch.stack=wide").Output()
+		must(w.T, err)
+		format := `{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.NetworkID}}{{"\n"}}{{end}}`
+		out, err := h.Command(w.Context(), "docker", append([]string{"inspect", "-f", format}, strings.Fields(string(ids))...)...).Output()
+		must(w.T, err)
+		for line := range strings.Lines(string(out)) {
+			f := strings.Fields(line)
+			if len(f) != 2 {
+				continue
+			}
+			bridge, err := h.Command(w.Context(), "docker", "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, f[1]).Output()
+			must(w.T, err)
+			for _, other := range []string{"eth0", "lo", "docker0", "orv+", "orchw+", "veth+"} { // these only count
+				rules(h, "-A", "PREROUTING", "-d", f[0], "-i", other)
+			}
+			rules(h, "-A", "PREROUTING", "-d", f[0], "!", "-i", strings.TrimSpace(string(bridge)), "-j", "DROP")
+			addresses[h.Name] = append(addresses[h.Name], f[0])
+		}
+	}
+	dropped := func(h *hosts.Host) (n int) {
+		for line := range strings.Lines(rules(h, "-L", "PREROUTING", "-v", "-x", "-n")) {
+			if f := strings.Fields(line); len(f) > 2 && f[2] == "DROP" {
+				packets, err := strconv.Atoi(f[0])
+				must(w.T, err)
+				n += packets
+			}
+		}
+		return n
+	}
+	w.reachAll("behind the drops of newer Dockers")
+	for _, h := range w.Hosts {
+		if len(addresses[h.Name]) == 0 || dropped(h) > 0 {
+			w.Errorf("%s dropped some:\n%s", h.Name, rules(h, "-L", "PREROUTING", "-v", "-x", "-n"))
+			out, _ := h.Command(w.Context(), "docker", "ps").Output()
+			w.Logf("%s", out)
+		}
+	}
+	// The rules are real: what is routed to a container is dropped by them.
+	one, other := w.Hosts[0], w.Hosts[1]
+	to := addresses[other.Name][0]
+	must(w.T, one.Command(w.Context(), "ip", "route", "add", to+"/32", "via", other.Addr).Run())
+	_ = one.Command(w.Context(), "curl", "-s", "-m", "1", "http://"+to+":8888/").Run() // it must fail
+	must(w.T, one.Command(w.Context(), "ip", "route", "del", to+"/32").Run())
+	if dropped(other) == 0 {
+		w.Errorf("nothing that was routed to %s was dropped", to)
+	}
+	for _, h := range w.Hosts {
+		rules(h, "-F", "PREROUTING")
+	}
+}
+
+// rekeyed: a node's key in the mesh is replaced when it is old, and nothing that
+// travels there is lost.
+func (w *world) rekeyed() {
+	w.Helper()
+	h := w.Hosts[1]
+	file := h.Path("/var/lib/orch/mesh.key")
+	before, err := os.ReadFile(file)
+	must(w.T, err)
+	old := time.Now().AddDate(0, -2, 0)
+	must(w.T, os.Chtimes(file, old, old))
+	w.eventually("it has another key", func() bool {
+		for _, h := range w.Hosts {
+			if text, ok := w.from(h, "ask", "url", "http://web:8888/"); !ok {
+				w.Errorf("while a key is replaced %s gets no answer: %s", h.Name, text)
+			}
+		}
+		now, err := os.ReadFile(file)
+		return err == nil && string(now) != string(before)
+	})
+	w.reachAll("after a key was replaced")
+	if out := w.orch(w.Hosts[0], "network", "check"); strings.Contains(out, "WRONG") {
+		w.Errorf("orch network check after a key was replaced:\n%s", out)
+	}
 }
 
 // mended: what breaks a network's devices is put right.

@@ -29,7 +29,8 @@ type Overlay struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MeshAddress   string                 `protobuf:"bytes,1,opt,name=mesh_address,json=meshAddress,proto3" json:"mesh_address,omitempty"` // this node's; empty: it has none yet
 	HostAddress   string                 `protobuf:"bytes,2,opt,name=host_address,json=hostAddress,proto3" json:"host_address,omitempty"` // this node's, outside the mesh
-	Peers         []*MeshPeer            `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers         []*MeshPeer            `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`                                // that share an encrypted network with this one
+	MeshKey       string                 `protobuf:"bytes,5,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"`             // this node's, as the others know it
 	Networks      []*OverlayNetwork      `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -84,6 +85,13 @@ func (x *Overlay) GetPeers() []*MeshPeer {
 		return x.Peers
 	}
 	return nil
+}
+
+func (x *Overlay) GetMeshKey() string {
+	if x != nil {
+		return x.MeshKey
+	}
+	return ""
 }
 
 func (x *Overlay) GetNetworks() []*OverlayNetwork {
@@ -808,11 +816,12 @@ var File_engine_api_plane_proto protoreflect.FileDescriptor
 
 const file_engine_api_plane_proto_rawDesc = "" +
 	"\n" +
-	"\x16engine/api/plane.proto\x12\aorch.v1\x1a\x15engine/api/spec.proto\"\xad\x01\n" +
+	"\x16engine/api/plane.proto\x12\aorch.v1\x1a\x15engine/api/spec.proto\"\xc8\x01\n" +
 	"\aOverlay\x12!\n" +
 	"\fmesh_address\x18\x01 \x01(\tR\vmeshAddress\x12!\n" +
 	"\fhost_address\x18\x02 \x01(\tR\vhostAddress\x12'\n" +
-	"\x05peers\x18\x03 \x03(\v2\x11.orch.v1.MeshPeerR\x05peers\x123\n" +
+	"\x05peers\x18\x03 \x03(\v2\x11.orch.v1.MeshPeerR\x05peers\x12\x19\n" +
+	"\bmesh_key\x18\x05 \x01(\tR\ameshKey\x123\n" +
 	"\bnetworks\x18\x04 \x03(\v2\x17.orch.v1.OverlayNetworkR\bnetworks\"R\n" +
 	"\bMeshPeer\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
