@@ -40,7 +40,7 @@ type front struct {
 	sockets  *sockets.Set
 	cancel   context.CancelFunc
 	tried    chan struct{} // closed once it listens, or can't
-	lame     atomic.Bool // another process listens from now on; what is open here goes on
+	lame     atomic.Bool   // another process listens from now on; what is open here goes on
 	dial     func(context.Context, *api.Target) (net.Conn, error)
 	ended    func()
 

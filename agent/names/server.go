@@ -49,7 +49,7 @@ type Server struct {
 	gateways  map[string]string          // network by address
 	clients   map[string]*api.NameClient // by address
 	news      chan struct{}              // closed when Names was called
-	listening map[string]*listener // by address
+	listening map[string]*listener       // by address
 	upstream  upstream
 }
 

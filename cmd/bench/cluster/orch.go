@@ -204,7 +204,9 @@ func (o *orch) activate(ctx context.Context, h *hosts.Host) error {
 }
 
 // memory is that of engine and agent, which are one process.
-func (o *orch) memory(h *hosts.Host) (uint64, error) { return h.Memory("orch", "orch-mesh", "orch-ingress") }
+func (o *orch) memory(h *hosts.Host) (uint64, error) {
+	return h.Memory("orch", "orch-mesh", "orch-ingress")
+}
 
 func (o *orch) stop(h *hosts.Host, signal syscall.Signal) error { return h.Signal(signal, "orch") }
 
