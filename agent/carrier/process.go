@@ -66,7 +66,6 @@ type process struct {
 	others  *relay.Client
 	relay   *relay.Server
 	end     context.CancelFunc
-	work    sync.WaitGroup // that Retire waits for, and the end
 
 	mu      sync.Mutex
 	ctx     context.Context
