@@ -205,7 +205,8 @@ func TestStrategyErrors(t *testing.T) {
 
 func TestStrategyTakesTooLong(t *testing.T) {
 	f := strategyOfText(1, "def f(r):\n    x = 'a' * 100000\n    for i in range(1000000):\n        x.count('aaaaaaaaaaaaaaaaaaab')\n")
-	if _, err := (&Strategies{MaxTime: 20 * time.Millisecond}).Next(f.q); err == nil || !strings.Contains(err.Error(), "x.star:4:16: the strategy took longer than 20ms") {
+	// In line 4, wherever it was there.
+	if _, err := (&Strategies{MaxTime: 20 * time.Millisecond}).Next(f.q); err == nil || !strings.Contains(err.Error(), "x.star:4:") || !strings.Contains(err.Error(), "the strategy took longer than 20ms") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -277,7 +277,7 @@ func (w *world) hardened() {
 		w.Errorf("nothing that was routed to %s was dropped", to)
 	}
 	for _, h := range w.Hosts {
-		rules(h, "-F", "PREROUTING")
+		must(w.T, h.Command(w.Context(), "nft", "delete", "table", "ip", "raw").Run())
 	}
 }
 
@@ -374,7 +374,8 @@ func (w *world) networkOf(h *hosts.Host) string {
 		}
 	}
 	slices.Sort(all)
-	return strings.Join(all, "\n")
+	// Docker, when it is restarted, sometimes has a rule of its own twice.
+	return strings.Join(slices.Compact(all), "\n")
 }
 
 // left: a host that has had tasks on networks across hosts leaves the cluster,

@@ -97,27 +97,55 @@ func wakeParent(pid int) {
 // KillAll is a crash of Processes(names...).
 func (h *Host) KillAll(names ...string) error { return h.Signal(syscall.SIGKILL, names...) }
 
-// Memory is the resident memory of Processes(names...), in bytes.
+// Memory is the resident memory of Processes(names...), in bytes. What several
+// processes of one program have mapped of its file counts once, as it is there
+// once.
 func (h *Host) Memory(names ...string) (uint64, error) {
 	all, err := h.Processes(names...)
 	if err != nil {
 		return 0, err
 	}
 	var sum uint64
+	files := map[string]uint64{}
 	for _, pid := range all {
-		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		if err != nil {
 			continue // it ended
 		}
-		for line := range strings.Lines(string(content)) {
-			if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-				kb, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-				if err != nil {
-					return 0, err
-				}
-				sum += kb << 10
-			}
+		own, file, err := resident(pid)
+		if err != nil {
+			return 0, err
 		}
+		sum += own
+		files[program] = max(files[program], file)
+	}
+	for _, n := range files {
+		sum += n
 	}
 	return sum, nil
+}
+
+// resident is what a process has in memory of its own, and of files, in bytes;
+// nothing if it has ended.
+func resident(pid int) (own, file uint64, err error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, nil
+	}
+	for line := range strings.Lines(string(content)) {
+		key, rest, _ := strings.Cut(line, ":")
+		if key != "RssAnon" && key != "RssShmem" && key != "RssFile" {
+			continue
+		}
+		kb, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		if key == "RssFile" {
+			file = kb << 10
+		} else {
+			own += kb << 10
+		}
+	}
+	return own, file, nil
 }
