@@ -69,6 +69,6 @@ func splice(a, b net.Conn) {
 		}
 	}
 	both.Go(func() { oneWay(a, b) })
-	both.Go(func() { oneWay(b, a) })
+	oneWay(b, a)
 	both.Wait()
 }
