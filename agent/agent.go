@@ -237,6 +237,7 @@ func (a *Agent) facts(context.Context) *api.NodeFacts {
 	} else {
 		f.Plane = &api.PlaneFacts{Error: a.none.Error()}
 	}
+	f.Plane.Closed = a.carrier.ClosedPorts()
 	if a.cfg.Trust != nil {
 		a.cfg.Trust(f)
 	}

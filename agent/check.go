@@ -89,10 +89,11 @@ func (a *Agent) inspect(ctx context.Context, found func(peer, what string, err e
 		found("", "ports", fmt.Errorf("the process of its published ports doesn't answer: %w", err), "")
 		return
 	}
-	for _, f := range seen.Failures {
-		found("", "ports", fmt.Errorf("%s: stop what has the port there, or publish another", f), "")
+	closed := a.carrier.ClosedPorts()
+	for _, p := range closed {
+		found("", "ports", fmt.Errorf("%s is closed: %s: stop what has the port there, or publish another", api.PortText(p), p.Why), "")
 	}
-	if len(seen.Failures) == 0 {
+	if len(closed) == 0 {
 		found("", "ports", nil, "it listens on all published ports")
 	}
 	if a.networks != nil {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"orch/agent/detached"
 	"orch/engine/api"
 )
@@ -30,13 +32,14 @@ type Carrier struct {
 	// Admission is what the carrier shows to other nodes; nil: it doesn't reach
 	// them, nor they it.
 	Admission func() *api.Admission
-	// Changed is called when RelayPort may say something else.
+	// Changed is called when RelayPort or ClosedPorts may say something else.
 	Changed func()
 	// Ended is called when a connection has ended to a task out of rotation.
 	Ended  func()
 	Logger *slog.Logger
 
 	change sync.Mutex // held while something is told, so that it stays in order
+	said   string     // why there is no carrier; guarded by change
 
 	mu        sync.Mutex
 	ctx       context.Context // of Run
@@ -44,6 +47,7 @@ type Carrier struct {
 	published *api.Published  // nil: not known yet
 	names     *api.Names
 	relay     uint32 // the relay's port; 0: none
+	closed    []*api.ClosedPort
 	watching  sync.WaitGroup
 }
 
@@ -77,10 +81,16 @@ func (c *Carrier) keep() {
 	if ctx == nil {
 		return
 	}
-	if err := c.ensure(ctx); err != nil && ctx.Err() == nil {
-		c.Logger.Error("published ports, names and tasks of other nodes are not reached; trying again", "error", err)
-		time.AfterFunc(again, c.keep)
+	err := c.ensure(ctx)
+	if err == nil || ctx.Err() != nil {
+		c.said = ""
+		return
 	}
+	if text := err.Error(); text != c.said {
+		c.said = text
+		c.Logger.Error("published ports, names and tasks of other nodes are not reached; trying again", "error", err)
+	}
+	time.AfterFunc(again, c.keep)
 }
 
 func (c *Carrier) running() context.Context {
@@ -240,6 +250,9 @@ func (c *Carrier) watch(ctx context.Context, p *peer) {
 			if e.Ended {
 				c.Ended()
 			}
+			if e.Closed != nil && !p.retired.Load() {
+				c.closes(e.Closed.Ports)
+			}
 		})
 		if ctx.Err() != nil {
 			return
@@ -264,6 +277,16 @@ func (c *Carrier) watch(ctx context.Context, p *peer) {
 			return
 		}
 		c.keep()
+	}
+}
+
+func (c *Carrier) closes(ports []*api.ClosedPort) {
+	c.mu.Lock()
+	changed := !slices.EqualFunc(c.closed, ports, func(a, b *api.ClosedPort) bool { return proto.Equal(a, b) })
+	c.closed = ports
+	c.mu.Unlock()
+	if changed {
+		c.Changed()
 	}
 }
 

@@ -337,10 +337,12 @@ func TestItsLog(t *testing.T) {
 	if got := <-said; !contains(got, "cannot publish a port", "address="+taken.Addr().String(), "level=ERROR") {
 		t.Errorf("said %q", got)
 	}
-	seen, err := a.Inspect(t.Context(), nil)
-	if err != nil || len(seen.Failures) != 1 {
-		t.Errorf("%v, %v", seen, err)
-	}
+	eventually(t, "it isn't told which port is closed", func() bool {
+		c := a.ClosedPorts()
+		return len(c) == 1 && c[0].Port == uint32(taken.Addr().(*net.TCPAddr).Port) && c[0].Why == "address already in use"
+	})
+	a.tell(t)
+	eventually(t, "it is told for ever", func() bool { return len(a.ClosedPorts()) == 0 })
 }
 
 type lines chan string

@@ -16,6 +16,8 @@ const mostRecords = 200
 // hub tells the agents that watch what happens. It is the handler of the
 // process's log as well. The zero value is ready; it is safe for concurrent use.
 type hub struct {
+	closed func() []*api.ClosedPort // set before it is watched
+
 	mu       sync.Mutex
 	watchers map[*watcher]bool
 	waiting  []*api.LogRecord // while nobody watches
@@ -24,6 +26,7 @@ type hub struct {
 type watcher struct {
 	wake    chan struct{}
 	isEnded bool
+	closed  bool // which ports are may have changed
 	records []*api.LogRecord
 }
 
@@ -45,9 +48,13 @@ func (h *hub) watch(ctx context.Context, send func(*api.CarrierEvent) error) err
 	for first := true; ; first = false {
 		h.mu.Lock()
 		e := &api.CarrierEvent{Ended: w.isEnded, Records: w.records}
-		w.isEnded, w.records = false, nil
+		ports := w.closed || first
+		w.isEnded, w.closed, w.records = false, false, nil
 		h.mu.Unlock()
-		if first || e.Ended || len(e.Records) > 0 { // the first says that it is watched
+		if ports {
+			e.Closed = &api.ClosedPorts{Ports: h.closed()}
+		}
+		if ports || e.Ended || len(e.Records) > 0 {
 			if err := send(e); err != nil {
 				return err
 			}
@@ -59,6 +66,9 @@ func (h *hub) watch(ctx context.Context, send func(*api.CarrierEvent) error) err
 		}
 	}
 }
+
+// closes says that other ports may be closed than before.
+func (h *hub) closes() { h.tell(func(w *watcher) { w.closed = true }) }
 
 // ended says that a connection to a task out of rotation may have ended.
 func (h *hub) ended() { h.tell(func(w *watcher) { w.isEnded = true }) }

@@ -117,7 +117,8 @@ func serve(ctx context.Context, wallet Wallet, dir string, number, before int, u
 	ctx, p.end = context.WithCancel(ctx)
 	defer p.end()
 	p.ctx = ctx
-	p.ports = &ingress.Publisher{Logger: p.log, Sockets: p.sockets, Dial: p.dial, Ended: p.hub.ended}
+	p.ports = &ingress.Publisher{Logger: p.log, Sockets: p.sockets, Dial: p.dial, Ended: p.hub.ended, Closed: p.hub.closes}
+	p.hub.closed = p.ports.ClosedPorts
 	p.names = &names.Server{Logger: p.log, Sockets: p.sockets}
 	p.others = &relay.Client{TLS: wallet.Client, Address: p.relayOf}
 	defer p.others.Close()

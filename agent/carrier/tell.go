@@ -34,6 +34,13 @@ func (c *Carrier) RelayPort() uint32 {
 	return c.relay
 }
 
+// ClosedPorts are the published ones that nobody can connect to here.
+func (c *Carrier) ClosedPorts() []*api.ClosedPort {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
 func (c *Carrier) peers() []*peer {
 	c.mu.Lock()
 	defer c.mu.Unlock()

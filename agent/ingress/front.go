@@ -33,7 +33,9 @@ type front struct {
 	counters *counters    // nil: nothing is counted
 	service  string       // guarded by mu
 	only     netip.Prefix // who is let in; invalid: everybody. guarded by mu
-	address  string
+	hostIP   string
+	port     uint32
+	address  string // of both
 	protocol string
 	inside   bool // the address may not be there yet
 	logger   *slog.Logger
@@ -45,7 +47,7 @@ type front struct {
 	ended    func()
 
 	mu         sync.Mutex
-	failure    string // why nobody can listen; "" if all is well
+	closed     string // why nobody can listen; "" if all is well
 	targets    []*api.Target
 	counts     map[string]int // connections, or requests, by task
 	turn       int            // where to begin among equals

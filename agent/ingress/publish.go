@@ -5,11 +5,14 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"orch/agent/sockets"
@@ -26,6 +29,9 @@ type Publisher struct {
 	Sockets *sockets.Set
 	// Dial connects to a target; nil: only those of this node can be reached.
 	Dial func(context.Context, *api.Target) (net.Conn, error)
+	// Closed, if set, is called when a port can't be listened on, or can again, or
+	// needn't any more.
+	Closed func()
 	// Ended, if set, is called when a connection has ended to a task that is
 	// out of rotation.
 	Ended func()
@@ -83,7 +89,7 @@ func (p *Publisher) publish(routes []*api.Route) (begun []*front) {
 		wanted[key] = true
 		f := p.fronts[key]
 		if f == nil {
-			f = &front{counters: &p.counters, address: address, sockets: p.Sockets, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{}), tried: make(chan struct{})}
+			f = &front{counters: &p.counters, hostIP: r.HostIp, port: r.Port, address: address, sockets: p.Sockets, inside: r.Inside, protocol: r.Protocol, logger: p.Logger, dial: p.Dial, ended: p.Ended, counts: map[string]int{}, news: make(chan struct{}), tried: make(chan struct{})}
 			p.fronts[key] = f
 			p.open(f)
 		}
@@ -98,6 +104,9 @@ func (p *Publisher) publish(routes []*api.Route) (begun []*front) {
 			p.closed = append(p.closed, f)
 			if f.cancel != nil {
 				f.cancel()
+			}
+			if p.Closed != nil { // it may have been one
+				p.Closed()
 			}
 		}
 	}
@@ -136,11 +145,10 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 	tried := sync.OnceFunc(func() { close(f.tried) })
 	defer tried()
 	said := false
+	up := func() { p.closes(f, ""); tried() }
 	failed := func(err error) {
+		p.closes(f, plainly(err))
 		tried()
-		f.mu.Lock()
-		f.failure = err.Error()
-		f.mu.Unlock()
 		if !said && ctx.Err() == nil {
 			said = true
 			p.Logger.Error("cannot publish a port; trying again until it is free", "address", f.address, "error", err)
@@ -149,7 +157,7 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 	}
 	for ctx.Err() == nil {
 		if f.protocol == "udp" {
-			if err := f.serveUDP(ctx, tried); err != nil {
+			if err := f.serveUDP(ctx, up); err != nil {
 				failed(err)
 			}
 			continue
@@ -160,10 +168,7 @@ func (p *Publisher) listen(ctx, conns context.Context, f *front) {
 			continue
 		}
 		l = gated{l, f}
-		tried()
-		f.mu.Lock()
-		f.failure = ""
-		f.mu.Unlock()
+		up()
 		if f.protocol == "http" {
 			f.serveHTTP(ctx, conns, l)
 			continue
@@ -190,18 +195,38 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Failures says which ports can't be listened on, and why.
-func (p *Publisher) Failures() (all []string) {
+// closes notes why a front can't listen; "": it does.
+func (p *Publisher) closes(f *front, why string) {
+	f.mu.Lock()
+	changed := f.closed != why
+	f.closed = why
+	f.mu.Unlock()
+	if changed && p.Closed != nil {
+		p.Closed()
+	}
+}
+
+// plainly is why a port can't be listened on, without the words of the call.
+func plainly(err error) string {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no.Error()
+	}
+	return err.Error()
+}
+
+// ClosedPorts are those that can't be listened on, in order.
+func (p *Publisher) ClosedPorts() (all []*api.ClosedPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, f := range p.fronts {
+	for _, key := range slices.Sorted(maps.Keys(p.fronts)) {
+		f := p.fronts[key]
 		f.mu.Lock()
-		if f.failure != "" {
-			all = append(all, f.failure)
+		if f.closed != "" {
+			all = append(all, &api.ClosedPort{HostIp: f.hostIP, Port: f.port, Protocol: f.protocol, Why: f.closed})
 		}
 		f.mu.Unlock()
 	}
-	slices.Sort(all)
 	return all
 }
 

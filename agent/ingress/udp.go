@@ -68,9 +68,6 @@ func (f *front) serveUDP(ctx context.Context, up func()) error {
 		return err
 	}
 	up()
-	f.mu.Lock()
-	f.failure = ""
-	f.mu.Unlock()
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer in.Close()

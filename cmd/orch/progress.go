@@ -119,7 +119,7 @@ func mark(s *api.ServiceStatus) string {
 
 func why(s *api.ServiceStatus) string {
 	if s.Converged && s.State != "scheduled" {
-		return ""
+		return s.Warning
 	}
 	return s.Reason
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -36,7 +37,7 @@ func serviceLs() *cobra.Command {
 					for _, p := range s.Ports {
 						ports = append(ports, fmt.Sprintf("%d->%d", p.Publish, p.Target))
 					}
-					t.add(st.Stack+"/"+s.Name, s.Mode, fmt.Sprintf("%d/%d", s.Ready, s.Want), s.State, strings.Join(ports, " "), s.Reason,
+					t.add(st.Stack+"/"+s.Name, s.Mode, fmt.Sprintf("%d/%d", s.Ready, s.Want), s.State, strings.Join(ports, " "), cmp.Or(s.Reason, s.Warning),
 						s.Image, s.Version, strconv.FormatUint(s.Release, 10))
 				}
 			}

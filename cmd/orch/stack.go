@@ -44,6 +44,11 @@ func stackState(s *api.StackStatus) (state, why string) {
 			why = svc.Name + ": " + svc.Reason
 		}
 	}
+	for _, svc := range s.Services {
+		if svc.Warning != "" && why == "" {
+			why = svc.Name + ": " + svc.Warning
+		}
+	}
 	switch {
 	case s.Removed:
 		return "removing", why

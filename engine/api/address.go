@@ -3,7 +3,21 @@ package api
 import (
 	"net"
 	"net/netip"
+	"strconv"
 )
+
+// PortText is a published port as a sentence has it: "port 8080", or
+// "10.0.0.1:53/udp".
+func PortText(p *ClosedPort) string {
+	text := "port " + strconv.FormatUint(uint64(p.Port), 10)
+	if p.HostIp != "" {
+		text = net.JoinHostPort(p.HostIp, strconv.FormatUint(uint64(p.Port), 10))
+	}
+	if p.Protocol == "udp" {
+		text += "/udp"
+	}
+	return text
+}
 
 // Gateway is the address that every host has in a network: the first of its
 // subnet (CIDR). "" for what is no subnet.

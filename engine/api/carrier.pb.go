@@ -623,7 +623,6 @@ func (x *InspectRequest) GetNodes() []string {
 
 type Inspection struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Failures      []string               `protobuf:"bytes,1,rep,name=failures,proto3" json:"failures,omitempty"`  // ports that can't be listened on, and why
 	Networks      uint32                 `protobuf:"varint,2,opt,name=networks,proto3" json:"networks,omitempty"` // on which names are answered
 	NamesError    string                 `protobuf:"bytes,3,opt,name=names_error,json=namesError,proto3" json:"names_error,omitempty"`
 	Unreached     map[string]string      `protobuf:"bytes,4,rep,name=unreached,proto3" json:"unreached,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // nodes whose relay isn't reached, and why
@@ -659,13 +658,6 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
 	return file_engine_api_carrier_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *Inspection) GetFailures() []string {
-	if x != nil {
-		return x.Failures
-	}
-	return nil
 }
 
 func (x *Inspection) GetNetworks() uint32 {
@@ -729,6 +721,7 @@ type CarrierEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ended         bool                   `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"` // a connection to a task out of rotation has ended
 	Records       []*LogRecord           `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	Closed        *ClosedPorts           `protobuf:"bytes,3,opt,name=closed,proto3" json:"closed,omitempty"` // if it is told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -777,6 +770,57 @@ func (x *CarrierEvent) GetRecords() []*LogRecord {
 	return nil
 }
 
+func (x *CarrierEvent) GetClosed() *ClosedPorts {
+	if x != nil {
+		return x.Closed
+	}
+	return nil
+}
+
+type ClosedPorts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ports         []*ClosedPort          `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClosedPorts) Reset() {
+	*x = ClosedPorts{}
+	mi := &file_engine_api_carrier_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClosedPorts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClosedPorts) ProtoMessage() {}
+
+func (x *ClosedPorts) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_carrier_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClosedPorts.ProtoReflect.Descriptor instead.
+func (*ClosedPorts) Descriptor() ([]byte, []int) {
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ClosedPorts) GetPorts() []*ClosedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 // LogRecord is a line of the log, for the agent's.
 type LogRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -789,7 +833,7 @@ type LogRecord struct {
 
 func (x *LogRecord) Reset() {
 	*x = LogRecord{}
-	mi := &file_engine_api_carrier_proto_msgTypes[15]
+	mi := &file_engine_api_carrier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +845,7 @@ func (x *LogRecord) String() string {
 func (*LogRecord) ProtoMessage() {}
 
 func (x *LogRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[15]
+	mi := &file_engine_api_carrier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +858,7 @@ func (x *LogRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
 func (*LogRecord) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogRecord) GetLevel() int32 {
@@ -846,7 +890,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[16]
+	mi := &file_engine_api_carrier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +902,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[16]
+	mi := &file_engine_api_carrier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +915,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{17}
 }
 
 type RetireResponse struct {
@@ -882,7 +926,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[17]
+	mi := &file_engine_api_carrier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +938,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[17]
+	mi := &file_engine_api_carrier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +951,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{18}
 }
 
 type EndRequest struct {
@@ -918,7 +962,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[18]
+	mi := &file_engine_api_carrier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +974,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[18]
+	mi := &file_engine_api_carrier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +987,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{19}
 }
 
 type EndResponse struct {
@@ -954,7 +998,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[19]
+	mi := &file_engine_api_carrier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1010,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[19]
+	mi := &file_engine_api_carrier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,14 +1023,14 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{20}
 }
 
 var File_engine_api_carrier_proto protoreflect.FileDescriptor
 
 const file_engine_api_carrier_proto_rawDesc = "" +
 	"\n" +
-	"\x18engine/api/carrier.proto\x12\aorch.v1\x1a\x16engine/api/agent.proto\x1a\x18engine/api/ingress.proto\x1a\x16engine/api/plane.proto\"\x0e\n" +
+	"\x18engine/api/carrier.proto\x12\aorch.v1\x1a\x16engine/api/agent.proto\x1a\x18engine/api/ingress.proto\x1a\x16engine/api/plane.proto\x1a\x16engine/api/state.proto\"\x0e\n" +
 	"\fHelloRequest\"Z\n" +
 	"\rHelloResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
@@ -1023,10 +1067,9 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"&\n" +
 	"\x0eInspectRequest\x12\x14\n" +
-	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\xe5\x01\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\xc9\x01\n" +
 	"\n" +
 	"Inspection\x12\x1a\n" +
-	"\bfailures\x18\x01 \x03(\tR\bfailures\x12\x1a\n" +
 	"\bnetworks\x18\x02 \x01(\rR\bnetworks\x12\x1f\n" +
 	"\vnames_error\x18\x03 \x01(\tR\n" +
 	"namesError\x12@\n" +
@@ -1034,10 +1077,13 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\x0eUnreachedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0e\n" +
-	"\fWatchRequest\"R\n" +
+	"\fWatchRequest\"\x80\x01\n" +
 	"\fCarrierEvent\x12\x14\n" +
 	"\x05ended\x18\x01 \x01(\bR\x05ended\x12,\n" +
-	"\arecords\x18\x02 \x03(\v2\x12.orch.v1.LogRecordR\arecords\"[\n" +
+	"\arecords\x18\x02 \x03(\v2\x12.orch.v1.LogRecordR\arecords\x12,\n" +
+	"\x06closed\x18\x03 \x01(\v2\x14.orch.v1.ClosedPortsR\x06closed\"8\n" +
+	"\vClosedPorts\x12)\n" +
+	"\x05ports\x18\x01 \x03(\v2\x13.orch.v1.ClosedPortR\x05ports\"[\n" +
 	"\tLogRecord\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\x05R\x05level\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1e\n" +
@@ -1073,7 +1119,7 @@ func file_engine_api_carrier_proto_rawDescGZIP() []byte {
 	return file_engine_api_carrier_proto_rawDescData
 }
 
-var file_engine_api_carrier_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_engine_api_carrier_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_engine_api_carrier_proto_goTypes = []any{
 	(*HelloRequest)(nil),     // 0: orch.v1.HelloRequest
 	(*HelloResponse)(nil),    // 1: orch.v1.HelloResponse
@@ -1090,50 +1136,54 @@ var file_engine_api_carrier_proto_goTypes = []any{
 	(*Inspection)(nil),       // 12: orch.v1.Inspection
 	(*WatchRequest)(nil),     // 13: orch.v1.WatchRequest
 	(*CarrierEvent)(nil),     // 14: orch.v1.CarrierEvent
-	(*LogRecord)(nil),        // 15: orch.v1.LogRecord
-	(*RetireRequest)(nil),    // 16: orch.v1.RetireRequest
-	(*RetireResponse)(nil),   // 17: orch.v1.RetireResponse
-	(*EndRequest)(nil),       // 18: orch.v1.EndRequest
-	(*EndResponse)(nil),      // 19: orch.v1.EndResponse
-	nil,                      // 20: orch.v1.InFlightResponse.TasksEntry
-	nil,                      // 21: orch.v1.Inspection.UnreachedEntry
-	(*Route)(nil),            // 22: orch.v1.Route
-	(*Names)(nil),            // 23: orch.v1.Names
-	(*TrafficQuery)(nil),     // 24: orch.v1.TrafficQuery
-	(*TrafficCount)(nil),     // 25: orch.v1.TrafficCount
+	(*ClosedPorts)(nil),      // 15: orch.v1.ClosedPorts
+	(*LogRecord)(nil),        // 16: orch.v1.LogRecord
+	(*RetireRequest)(nil),    // 17: orch.v1.RetireRequest
+	(*RetireResponse)(nil),   // 18: orch.v1.RetireResponse
+	(*EndRequest)(nil),       // 19: orch.v1.EndRequest
+	(*EndResponse)(nil),      // 20: orch.v1.EndResponse
+	nil,                      // 21: orch.v1.InFlightResponse.TasksEntry
+	nil,                      // 22: orch.v1.Inspection.UnreachedEntry
+	(*Route)(nil),            // 23: orch.v1.Route
+	(*ClosedPort)(nil),       // 24: orch.v1.ClosedPort
+	(*Names)(nil),            // 25: orch.v1.Names
+	(*TrafficQuery)(nil),     // 26: orch.v1.TrafficQuery
+	(*TrafficCount)(nil),     // 27: orch.v1.TrafficCount
 }
 var file_engine_api_carrier_proto_depIdxs = []int32{
-	22, // 0: orch.v1.Published.routes:type_name -> orch.v1.Route
+	23, // 0: orch.v1.Published.routes:type_name -> orch.v1.Route
 	3,  // 1: orch.v1.Published.nodes:type_name -> orch.v1.RelayNode
 	4,  // 2: orch.v1.Published.reachable:type_name -> orch.v1.RelayTask
-	20, // 3: orch.v1.InFlightResponse.tasks:type_name -> orch.v1.InFlightResponse.TasksEntry
-	21, // 4: orch.v1.Inspection.unreached:type_name -> orch.v1.Inspection.UnreachedEntry
-	15, // 5: orch.v1.CarrierEvent.records:type_name -> orch.v1.LogRecord
-	0,  // 6: orch.v1.CarrierService.Hello:input_type -> orch.v1.HelloRequest
-	2,  // 7: orch.v1.CarrierService.Publish:input_type -> orch.v1.Published
-	23, // 8: orch.v1.CarrierService.Resolve:input_type -> orch.v1.Names
-	5,  // 9: orch.v1.CarrierService.Admit:input_type -> orch.v1.Admission
-	9,  // 10: orch.v1.CarrierService.InFlight:input_type -> orch.v1.InFlightRequest
-	24, // 11: orch.v1.CarrierService.Traffic:input_type -> orch.v1.TrafficQuery
-	11, // 12: orch.v1.CarrierService.Inspect:input_type -> orch.v1.InspectRequest
-	13, // 13: orch.v1.CarrierService.Watch:input_type -> orch.v1.WatchRequest
-	16, // 14: orch.v1.CarrierService.Retire:input_type -> orch.v1.RetireRequest
-	18, // 15: orch.v1.CarrierService.End:input_type -> orch.v1.EndRequest
-	1,  // 16: orch.v1.CarrierService.Hello:output_type -> orch.v1.HelloResponse
-	6,  // 17: orch.v1.CarrierService.Publish:output_type -> orch.v1.PublishResponse
-	7,  // 18: orch.v1.CarrierService.Resolve:output_type -> orch.v1.ResolveResponse
-	8,  // 19: orch.v1.CarrierService.Admit:output_type -> orch.v1.AdmitResponse
-	10, // 20: orch.v1.CarrierService.InFlight:output_type -> orch.v1.InFlightResponse
-	25, // 21: orch.v1.CarrierService.Traffic:output_type -> orch.v1.TrafficCount
-	12, // 22: orch.v1.CarrierService.Inspect:output_type -> orch.v1.Inspection
-	14, // 23: orch.v1.CarrierService.Watch:output_type -> orch.v1.CarrierEvent
-	17, // 24: orch.v1.CarrierService.Retire:output_type -> orch.v1.RetireResponse
-	19, // 25: orch.v1.CarrierService.End:output_type -> orch.v1.EndResponse
-	16, // [16:26] is the sub-list for method output_type
-	6,  // [6:16] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	21, // 3: orch.v1.InFlightResponse.tasks:type_name -> orch.v1.InFlightResponse.TasksEntry
+	22, // 4: orch.v1.Inspection.unreached:type_name -> orch.v1.Inspection.UnreachedEntry
+	16, // 5: orch.v1.CarrierEvent.records:type_name -> orch.v1.LogRecord
+	15, // 6: orch.v1.CarrierEvent.closed:type_name -> orch.v1.ClosedPorts
+	24, // 7: orch.v1.ClosedPorts.ports:type_name -> orch.v1.ClosedPort
+	0,  // 8: orch.v1.CarrierService.Hello:input_type -> orch.v1.HelloRequest
+	2,  // 9: orch.v1.CarrierService.Publish:input_type -> orch.v1.Published
+	25, // 10: orch.v1.CarrierService.Resolve:input_type -> orch.v1.Names
+	5,  // 11: orch.v1.CarrierService.Admit:input_type -> orch.v1.Admission
+	9,  // 12: orch.v1.CarrierService.InFlight:input_type -> orch.v1.InFlightRequest
+	26, // 13: orch.v1.CarrierService.Traffic:input_type -> orch.v1.TrafficQuery
+	11, // 14: orch.v1.CarrierService.Inspect:input_type -> orch.v1.InspectRequest
+	13, // 15: orch.v1.CarrierService.Watch:input_type -> orch.v1.WatchRequest
+	17, // 16: orch.v1.CarrierService.Retire:input_type -> orch.v1.RetireRequest
+	19, // 17: orch.v1.CarrierService.End:input_type -> orch.v1.EndRequest
+	1,  // 18: orch.v1.CarrierService.Hello:output_type -> orch.v1.HelloResponse
+	6,  // 19: orch.v1.CarrierService.Publish:output_type -> orch.v1.PublishResponse
+	7,  // 20: orch.v1.CarrierService.Resolve:output_type -> orch.v1.ResolveResponse
+	8,  // 21: orch.v1.CarrierService.Admit:output_type -> orch.v1.AdmitResponse
+	10, // 22: orch.v1.CarrierService.InFlight:output_type -> orch.v1.InFlightResponse
+	27, // 23: orch.v1.CarrierService.Traffic:output_type -> orch.v1.TrafficCount
+	12, // 24: orch.v1.CarrierService.Inspect:output_type -> orch.v1.Inspection
+	14, // 25: orch.v1.CarrierService.Watch:output_type -> orch.v1.CarrierEvent
+	18, // 26: orch.v1.CarrierService.Retire:output_type -> orch.v1.RetireResponse
+	20, // 27: orch.v1.CarrierService.End:output_type -> orch.v1.EndResponse
+	18, // [18:28] is the sub-list for method output_type
+	8,  // [8:18] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_carrier_proto_init() }
@@ -1144,13 +1194,14 @@ func file_engine_api_carrier_proto_init() {
 	file_engine_api_agent_proto_init()
 	file_engine_api_ingress_proto_init()
 	file_engine_api_plane_proto_init()
+	file_engine_api_state_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_carrier_proto_rawDesc), len(file_engine_api_carrier_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1139,6 +1139,7 @@ type ServiceStatus struct {
 	Runtime       string                 `protobuf:"bytes,16,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	Deadline      *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	Checked       bool                   `protobuf:"varint,18,opt,name=checked,proto3" json:"checked,omitempty"` // it has a readiness check
+	Warning       string                 `protobuf:"bytes,19,opt,name=warning,proto3" json:"warning,omitempty"`  // what is wrong all the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,6 +1298,13 @@ func (x *ServiceStatus) GetChecked() bool {
 		return x.Checked
 	}
 	return false
+}
+
+func (x *ServiceStatus) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
 }
 
 type ListStacksRequest struct {
@@ -4799,7 +4807,7 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\aoutcome\x18\b \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x14\n" +
 	"\x05phase\x18\n" +
-	" \x01(\tR\x05phase\"\x9c\x04\n" +
+	" \x01(\tR\x05phase\"\xb6\x04\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x14\n" +
@@ -4819,7 +4827,8 @@ const file_engine_api_cluster_proto_rawDesc = "" +
 	"\arelease\x18\x0f \x01(\x04R\arelease\x12\x18\n" +
 	"\aruntime\x18\x10 \x01(\tR\aruntime\x126\n" +
 	"\bdeadline\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x18\n" +
-	"\achecked\x18\x12 \x01(\bR\achecked\"\x13\n" +
+	"\achecked\x18\x12 \x01(\bR\achecked\x12\x18\n" +
+	"\awarning\x18\x13 \x01(\tR\awarning\"\x13\n" +
 	"\x11ListStacksRequest\"B\n" +
 	"\x12ListStacksResponse\x12,\n" +
 	"\x06stacks\x18\x01 \x03(\v2\x14.orch.v1.StackStatusR\x06stacks\"+\n" +

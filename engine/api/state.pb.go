@@ -900,6 +900,7 @@ type PlaneFacts struct {
 	MeshKind      string                 `protobuf:"bytes,4,opt,name=mesh_kind,json=meshKind,proto3" json:"mesh_kind,omitempty"`  // kernel | userspace
 	Routes        []string               `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`                      // CIDRs that its routes use already, other than for this cluster
 	Mtu           int32                  `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`                           // of the link that holds the host's address; 0: not known
+	Closed        []*ClosedPort          `protobuf:"bytes,8,rep,name=closed,proto3" json:"closed,omitempty"`                      // of the published ones
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +977,82 @@ func (x *PlaneFacts) GetMtu() int32 {
 	return 0
 }
 
+func (x *PlaneFacts) GetClosed() []*ClosedPort {
+	if x != nil {
+		return x.Closed
+	}
+	return nil
+}
+
+// ClosedPort is a published port that a node can't listen on.
+type ClosedPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostIp        string                 `protobuf:"bytes,1,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"` // empty: every address
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // tcp | udp | http
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClosedPort) Reset() {
+	*x = ClosedPort{}
+	mi := &file_engine_api_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClosedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClosedPort) ProtoMessage() {}
+
+func (x *ClosedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClosedPort.ProtoReflect.Descriptor instead.
+func (*ClosedPort) Descriptor() ([]byte, []int) {
+	return file_engine_api_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClosedPort) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *ClosedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ClosedPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *ClosedPort) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // Network is one that a stack declares, with the number and the addresses that
 // the engine chose for it.
 type Network struct {
@@ -994,7 +1071,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_engine_api_state_proto_msgTypes[9]
+	mi := &file_engine_api_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1083,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[9]
+	mi := &file_engine_api_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1096,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Network) GetId() string {
@@ -1089,7 +1166,7 @@ type RuntimeFacts struct {
 
 func (x *RuntimeFacts) Reset() {
 	*x = RuntimeFacts{}
-	mi := &file_engine_api_state_proto_msgTypes[10]
+	mi := &file_engine_api_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1178,7 @@ func (x *RuntimeFacts) String() string {
 func (*RuntimeFacts) ProtoMessage() {}
 
 func (x *RuntimeFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[10]
+	mi := &file_engine_api_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1191,7 @@ func (x *RuntimeFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeFacts.ProtoReflect.Descriptor instead.
 func (*RuntimeFacts) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RuntimeFacts) GetName() string {
@@ -1152,7 +1229,7 @@ type Stack struct {
 
 func (x *Stack) Reset() {
 	*x = Stack{}
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1241,7 @@ func (x *Stack) String() string {
 func (*Stack) ProtoMessage() {}
 
 func (x *Stack) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[11]
+	mi := &file_engine_api_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1254,7 @@ func (x *Stack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stack.ProtoReflect.Descriptor instead.
 func (*Stack) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Stack) GetName() string {
@@ -1244,7 +1321,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1333,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[12]
+	mi := &file_engine_api_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1346,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Release) GetStack() string {
@@ -1379,7 +1456,7 @@ type ReleaseStep struct {
 
 func (x *ReleaseStep) Reset() {
 	*x = ReleaseStep{}
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1468,7 @@ func (x *ReleaseStep) String() string {
 func (*ReleaseStep) ProtoMessage() {}
 
 func (x *ReleaseStep) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[13]
+	mi := &file_engine_api_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1481,7 @@ func (x *ReleaseStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseStep.ProtoReflect.Descriptor instead.
 func (*ReleaseStep) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReleaseStep) GetService() string {
@@ -1479,7 +1556,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1568,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[14]
+	mi := &file_engine_api_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1581,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Service) GetId() string {
@@ -1629,7 +1706,7 @@ type JobRun struct {
 
 func (x *JobRun) Reset() {
 	*x = JobRun{}
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1718,7 @@ func (x *JobRun) String() string {
 func (*JobRun) ProtoMessage() {}
 
 func (x *JobRun) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[15]
+	mi := &file_engine_api_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1731,7 @@ func (x *JobRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRun.ProtoReflect.Descriptor instead.
 func (*JobRun) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JobRun) GetNumber() uint64 {
@@ -1726,7 +1803,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1815,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[16]
+	mi := &file_engine_api_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1828,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Version) GetId() string {
@@ -1802,7 +1879,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_engine_api_state_proto_msgTypes[17]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1891,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[17]
+	mi := &file_engine_api_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1904,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Slot) GetId() string {
@@ -1937,7 +2014,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_engine_api_state_proto_msgTypes[18]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2026,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[18]
+	mi := &file_engine_api_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2039,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Task) GetId() string {
@@ -2124,7 +2201,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_engine_api_state_proto_msgTypes[19]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2213,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[19]
+	mi := &file_engine_api_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2226,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Wait) GetReason() string {
@@ -2194,7 +2271,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[20]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2283,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[20]
+	mi := &file_engine_api_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2296,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -2317,7 +2394,7 @@ type ReportStatus struct {
 
 func (x *ReportStatus) Reset() {
 	*x = ReportStatus{}
-	mi := &file_engine_api_state_proto_msgTypes[21]
+	mi := &file_engine_api_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2406,7 @@ func (x *ReportStatus) String() string {
 func (*ReportStatus) ProtoMessage() {}
 
 func (x *ReportStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[21]
+	mi := &file_engine_api_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2419,7 @@ func (x *ReportStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatus.ProtoReflect.Descriptor instead.
 func (*ReportStatus) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{21}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReportStatus) GetNodeId() string {
@@ -2388,7 +2465,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_engine_api_state_proto_msgTypes[22]
+	mi := &file_engine_api_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2477,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[22]
+	mi := &file_engine_api_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2490,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{22}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Rollout) GetId() string {
@@ -2596,7 +2673,7 @@ type Op struct {
 
 func (x *Op) Reset() {
 	*x = Op{}
-	mi := &file_engine_api_state_proto_msgTypes[23]
+	mi := &file_engine_api_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2685,7 @@ func (x *Op) String() string {
 func (*Op) ProtoMessage() {}
 
 func (x *Op) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[23]
+	mi := &file_engine_api_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2698,7 @@ func (x *Op) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Op.ProtoReflect.Descriptor instead.
 func (*Op) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{23}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Op) GetSeq() uint64 {
@@ -2832,7 +2909,7 @@ type Sample struct {
 
 func (x *Sample) Reset() {
 	*x = Sample{}
-	mi := &file_engine_api_state_proto_msgTypes[24]
+	mi := &file_engine_api_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +2921,7 @@ func (x *Sample) String() string {
 func (*Sample) ProtoMessage() {}
 
 func (x *Sample) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[24]
+	mi := &file_engine_api_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +2934,7 @@ func (x *Sample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sample.ProtoReflect.Descriptor instead.
 func (*Sample) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{24}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Sample) GetAt() *timestamppb.Timestamp {
@@ -2897,7 +2974,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_engine_api_state_proto_msgTypes[25]
+	mi := &file_engine_api_state_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +2986,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_state_proto_msgTypes[25]
+	mi := &file_engine_api_state_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +2999,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_engine_api_state_proto_rawDescGZIP(), []int{25}
+	return file_engine_api_state_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SecretValue) GetId() string {
@@ -3061,7 +3138,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	" \x01(\tR\x06issuer\x12G\n" +
 	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\x14\n" +
 	"\x05relay\x18\f \x01(\tR\x05relay\x12)\n" +
-	"\x05plane\x18\r \x01(\v2\x13.orch.v1.PlaneFactsR\x05plane\"\xa1\x01\n" +
+	"\x05plane\x18\r \x01(\v2\x13.orch.v1.PlaneFactsR\x05plane\"\xce\x01\n" +
 	"\n" +
 	"PlaneFacts\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x19\n" +
@@ -3069,7 +3146,14 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\tmesh_port\x18\x03 \x01(\rR\bmeshPort\x12\x1b\n" +
 	"\tmesh_kind\x18\x04 \x01(\tR\bmeshKind\x12\x16\n" +
 	"\x06routes\x18\x05 \x03(\tR\x06routes\x12\x10\n" +
-	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xe4\x01\n" +
+	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\x12+\n" +
+	"\x06closed\x18\b \x03(\v2\x13.orch.v1.ClosedPortR\x06closed\"g\n" +
+	"\n" +
+	"ClosedPort\x12\x17\n" +
+	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"\xe4\x01\n" +
 	"\aNetwork\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05stack\x18\x02 \x01(\tR\x05stack\x12(\n" +
@@ -3341,7 +3425,7 @@ func file_engine_api_state_proto_rawDescGZIP() []byte {
 }
 
 var file_engine_api_state_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_engine_api_state_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_engine_api_state_proto_goTypes = []any{
 	(TaskState)(0),                // 0: orch.v1.TaskState
 	(TaskDesired)(0),              // 1: orch.v1.TaskDesired
@@ -3354,112 +3438,114 @@ var file_engine_api_state_proto_goTypes = []any{
 	(*Node)(nil),                  // 8: orch.v1.Node
 	(*NodeFacts)(nil),             // 9: orch.v1.NodeFacts
 	(*PlaneFacts)(nil),            // 10: orch.v1.PlaneFacts
-	(*Network)(nil),               // 11: orch.v1.Network
-	(*RuntimeFacts)(nil),          // 12: orch.v1.RuntimeFacts
-	(*Stack)(nil),                 // 13: orch.v1.Stack
-	(*Release)(nil),               // 14: orch.v1.Release
-	(*ReleaseStep)(nil),           // 15: orch.v1.ReleaseStep
-	(*Service)(nil),               // 16: orch.v1.Service
-	(*JobRun)(nil),                // 17: orch.v1.JobRun
-	(*Version)(nil),               // 18: orch.v1.Version
-	(*Slot)(nil),                  // 19: orch.v1.Slot
-	(*Task)(nil),                  // 20: orch.v1.Task
-	(*Wait)(nil),                  // 21: orch.v1.Wait
-	(*TaskStatus)(nil),            // 22: orch.v1.TaskStatus
-	(*ReportStatus)(nil),          // 23: orch.v1.ReportStatus
-	(*Rollout)(nil),               // 24: orch.v1.Rollout
-	(*Op)(nil),                    // 25: orch.v1.Op
-	(*Sample)(nil),                // 26: orch.v1.Sample
-	(*SecretValue)(nil),           // 27: orch.v1.SecretValue
-	nil,                           // 28: orch.v1.Node.LabelsEntry
-	nil,                           // 29: orch.v1.Service.AddressesEntry
-	nil,                           // 30: orch.v1.Task.AddressesEntry
-	nil,                           // 31: orch.v1.Op.PlacesEntry
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*NetworkSpec)(nil),           // 33: orch.v1.NetworkSpec
-	(*StackSpec)(nil),             // 34: orch.v1.StackSpec
-	(*ServiceSpec)(nil),           // 35: orch.v1.ServiceSpec
-	(*TaskSpec)(nil),              // 36: orch.v1.TaskSpec
-	(*RolloutPolicy)(nil),         // 37: orch.v1.RolloutPolicy
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*Probe)(nil),                 // 39: orch.v1.Probe
+	(*ClosedPort)(nil),            // 11: orch.v1.ClosedPort
+	(*Network)(nil),               // 12: orch.v1.Network
+	(*RuntimeFacts)(nil),          // 13: orch.v1.RuntimeFacts
+	(*Stack)(nil),                 // 14: orch.v1.Stack
+	(*Release)(nil),               // 15: orch.v1.Release
+	(*ReleaseStep)(nil),           // 16: orch.v1.ReleaseStep
+	(*Service)(nil),               // 17: orch.v1.Service
+	(*JobRun)(nil),                // 18: orch.v1.JobRun
+	(*Version)(nil),               // 19: orch.v1.Version
+	(*Slot)(nil),                  // 20: orch.v1.Slot
+	(*Task)(nil),                  // 21: orch.v1.Task
+	(*Wait)(nil),                  // 22: orch.v1.Wait
+	(*TaskStatus)(nil),            // 23: orch.v1.TaskStatus
+	(*ReportStatus)(nil),          // 24: orch.v1.ReportStatus
+	(*Rollout)(nil),               // 25: orch.v1.Rollout
+	(*Op)(nil),                    // 26: orch.v1.Op
+	(*Sample)(nil),                // 27: orch.v1.Sample
+	(*SecretValue)(nil),           // 28: orch.v1.SecretValue
+	nil,                           // 29: orch.v1.Node.LabelsEntry
+	nil,                           // 30: orch.v1.Service.AddressesEntry
+	nil,                           // 31: orch.v1.Task.AddressesEntry
+	nil,                           // 32: orch.v1.Op.PlacesEntry
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*NetworkSpec)(nil),           // 34: orch.v1.NetworkSpec
+	(*StackSpec)(nil),             // 35: orch.v1.StackSpec
+	(*ServiceSpec)(nil),           // 36: orch.v1.ServiceSpec
+	(*TaskSpec)(nil),              // 37: orch.v1.TaskSpec
+	(*RolloutPolicy)(nil),         // 38: orch.v1.RolloutPolicy
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*Probe)(nil),                 // 40: orch.v1.Probe
 }
 var file_engine_api_state_proto_depIdxs = []int32{
-	32, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	33, // 0: orch.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 1: orch.v1.Cluster.trust:type_name -> orch.v1.Trust
 	5,  // 2: orch.v1.Cluster.removed:type_name -> orch.v1.RemovedNode
 	4,  // 3: orch.v1.Trust.current:type_name -> orch.v1.Root
 	4,  // 4: orch.v1.Trust.next:type_name -> orch.v1.Root
 	4,  // 5: orch.v1.Trust.previous:type_name -> orch.v1.Root
-	32, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
-	32, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
-	32, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
-	32, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	32, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
-	32, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
-	28, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
+	33, // 6: orch.v1.Trust.since:type_name -> google.protobuf.Timestamp
+	33, // 7: orch.v1.RemovedNode.at:type_name -> google.protobuf.Timestamp
+	33, // 8: orch.v1.JoinToken.created_at:type_name -> google.protobuf.Timestamp
+	33, // 9: orch.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	33, // 10: orch.v1.Operator.created_at:type_name -> google.protobuf.Timestamp
+	33, // 11: orch.v1.Node.status_since:type_name -> google.protobuf.Timestamp
+	29, // 12: orch.v1.Node.labels:type_name -> orch.v1.Node.LabelsEntry
 	9,  // 13: orch.v1.Node.facts:type_name -> orch.v1.NodeFacts
-	32, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
-	32, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
-	12, // 16: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
-	32, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
+	33, // 14: orch.v1.Node.created_at:type_name -> google.protobuf.Timestamp
+	33, // 15: orch.v1.Node.role_since:type_name -> google.protobuf.Timestamp
+	13, // 16: orch.v1.NodeFacts.runtimes:type_name -> orch.v1.RuntimeFacts
+	33, // 17: orch.v1.NodeFacts.certificate_until:type_name -> google.protobuf.Timestamp
 	10, // 18: orch.v1.NodeFacts.plane:type_name -> orch.v1.PlaneFacts
-	33, // 19: orch.v1.Network.spec:type_name -> orch.v1.NetworkSpec
-	32, // 20: orch.v1.Network.created_at:type_name -> google.protobuf.Timestamp
-	32, // 21: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
-	34, // 22: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
-	32, // 23: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
-	32, // 24: orch.v1.Release.ended_at:type_name -> google.protobuf.Timestamp
-	15, // 25: orch.v1.Release.steps:type_name -> orch.v1.ReleaseStep
-	35, // 26: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
-	35, // 27: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
-	32, // 28: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
-	32, // 29: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
-	17, // 30: orch.v1.Service.run:type_name -> orch.v1.JobRun
-	29, // 31: orch.v1.Service.addresses:type_name -> orch.v1.Service.AddressesEntry
-	32, // 32: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	32, // 33: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
-	32, // 34: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	36, // 35: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
-	1,  // 36: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
-	21, // 37: orch.v1.Task.wait:type_name -> orch.v1.Wait
-	22, // 38: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
-	32, // 39: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	32, // 40: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
-	32, // 41: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
-	30, // 42: orch.v1.Task.addresses:type_name -> orch.v1.Task.AddressesEntry
-	32, // 43: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
-	32, // 44: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 45: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
-	32, // 46: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
-	32, // 47: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
-	32, // 48: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	32, // 49: orch.v1.TaskStatus.prepared_at:type_name -> google.protobuf.Timestamp
-	22, // 50: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
-	37, // 51: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
-	32, // 52: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
-	32, // 53: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
-	25, // 54: orch.v1.Rollout.journal:type_name -> orch.v1.Op
-	32, // 55: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
-	35, // 56: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
-	35, // 57: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
-	38, // 58: orch.v1.Op.duration:type_name -> google.protobuf.Duration
-	32, // 59: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
-	32, // 60: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
-	32, // 61: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
-	38, // 62: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
-	39, // 63: orch.v1.Op.probe:type_name -> orch.v1.Probe
-	38, // 64: orch.v1.Op.interval:type_name -> google.protobuf.Duration
-	26, // 65: orch.v1.Op.samples:type_name -> orch.v1.Sample
-	8,  // 66: orch.v1.Op.nodes:type_name -> orch.v1.Node
-	31, // 67: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
-	32, // 68: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
-	32, // 69: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	11, // 19: orch.v1.PlaneFacts.closed:type_name -> orch.v1.ClosedPort
+	34, // 20: orch.v1.Network.spec:type_name -> orch.v1.NetworkSpec
+	33, // 21: orch.v1.Network.created_at:type_name -> google.protobuf.Timestamp
+	33, // 22: orch.v1.Stack.created_at:type_name -> google.protobuf.Timestamp
+	35, // 23: orch.v1.Release.spec:type_name -> orch.v1.StackSpec
+	33, // 24: orch.v1.Release.created_at:type_name -> google.protobuf.Timestamp
+	33, // 25: orch.v1.Release.ended_at:type_name -> google.protobuf.Timestamp
+	16, // 26: orch.v1.Release.steps:type_name -> orch.v1.ReleaseStep
+	36, // 27: orch.v1.Service.spec:type_name -> orch.v1.ServiceSpec
+	36, // 28: orch.v1.Service.stable_spec:type_name -> orch.v1.ServiceSpec
+	33, // 29: orch.v1.Service.created_at:type_name -> google.protobuf.Timestamp
+	33, // 30: orch.v1.Service.updated_at:type_name -> google.protobuf.Timestamp
+	18, // 31: orch.v1.Service.run:type_name -> orch.v1.JobRun
+	30, // 32: orch.v1.Service.addresses:type_name -> orch.v1.Service.AddressesEntry
+	33, // 33: orch.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	33, // 34: orch.v1.JobRun.deadline:type_name -> google.protobuf.Timestamp
+	33, // 35: orch.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	37, // 36: orch.v1.Version.task:type_name -> orch.v1.TaskSpec
+	1,  // 37: orch.v1.Task.desired:type_name -> orch.v1.TaskDesired
+	22, // 38: orch.v1.Task.wait:type_name -> orch.v1.Wait
+	23, // 39: orch.v1.Task.status:type_name -> orch.v1.TaskStatus
+	33, // 40: orch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	33, // 41: orch.v1.Task.not_before:type_name -> google.protobuf.Timestamp
+	33, // 42: orch.v1.Task.stop_since:type_name -> google.protobuf.Timestamp
+	31, // 43: orch.v1.Task.addresses:type_name -> orch.v1.Task.AddressesEntry
+	33, // 44: orch.v1.Wait.since:type_name -> google.protobuf.Timestamp
+	33, // 45: orch.v1.Wait.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 46: orch.v1.TaskStatus.state:type_name -> orch.v1.TaskState
+	33, // 47: orch.v1.TaskStatus.state_since:type_name -> google.protobuf.Timestamp
+	33, // 48: orch.v1.TaskStatus.ready_since:type_name -> google.protobuf.Timestamp
+	33, // 49: orch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	33, // 50: orch.v1.TaskStatus.prepared_at:type_name -> google.protobuf.Timestamp
+	23, // 51: orch.v1.ReportStatus.statuses:type_name -> orch.v1.TaskStatus
+	38, // 52: orch.v1.Rollout.policy:type_name -> orch.v1.RolloutPolicy
+	33, // 53: orch.v1.Rollout.created_at:type_name -> google.protobuf.Timestamp
+	33, // 54: orch.v1.Rollout.ended_at:type_name -> google.protobuf.Timestamp
+	26, // 55: orch.v1.Rollout.journal:type_name -> orch.v1.Op
+	33, // 56: orch.v1.Rollout.deadline:type_name -> google.protobuf.Timestamp
+	36, // 57: orch.v1.Rollout.from:type_name -> orch.v1.ServiceSpec
+	36, // 58: orch.v1.Rollout.to:type_name -> orch.v1.ServiceSpec
+	39, // 59: orch.v1.Op.duration:type_name -> google.protobuf.Duration
+	33, // 60: orch.v1.Op.begun_at:type_name -> google.protobuf.Timestamp
+	33, // 61: orch.v1.Op.deadline:type_name -> google.protobuf.Timestamp
+	33, // 62: orch.v1.Op.ended_at:type_name -> google.protobuf.Timestamp
+	39, // 63: orch.v1.Op.timeout:type_name -> google.protobuf.Duration
+	40, // 64: orch.v1.Op.probe:type_name -> orch.v1.Probe
+	39, // 65: orch.v1.Op.interval:type_name -> google.protobuf.Duration
+	27, // 66: orch.v1.Op.samples:type_name -> orch.v1.Sample
+	8,  // 67: orch.v1.Op.nodes:type_name -> orch.v1.Node
+	32, // 68: orch.v1.Op.places:type_name -> orch.v1.Op.PlacesEntry
+	33, // 69: orch.v1.Sample.at:type_name -> google.protobuf.Timestamp
+	33, // 70: orch.v1.SecretValue.created_at:type_name -> google.protobuf.Timestamp
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_state_proto_init() }
@@ -3474,7 +3560,7 @@ func file_engine_api_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_state_proto_rawDesc), len(file_engine_api_state_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

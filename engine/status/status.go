@@ -76,7 +76,26 @@ func Service(v state.View, svc *api.Service, now time.Time) *api.ServiceStatus {
 	}
 	s.count()
 	s.judge()
+	s.Warning = s.closed()
 	return s.ServiceStatus
+}
+
+// closed says which of the service's published ports a node can't listen on.
+func (s *summary) closed() string {
+	var where []string
+	text := ""
+	for _, n := range s.view.Nodes() {
+		for _, c := range n.GetFacts().GetPlane().GetClosed() {
+			if s.down[n.Id] == nil && slices.ContainsFunc(s.Ports, func(p *api.PortSpec) bool {
+				return p.Publish == c.Port && p.HostIp == c.HostIp && p.Protocol == c.Protocol
+			}) {
+				where = append(where, n.Name)
+				text = fmt.Sprintf("%s is closed on %s: %s", api.PortText(c), strings.Join(where, ", "), c.Why)
+				break
+			}
+		}
+	}
+	return text
 }
 
 type summary struct {

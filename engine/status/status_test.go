@@ -106,3 +106,27 @@ func BenchmarkService10000Slots(b *testing.B) {
 		}
 	}
 }
+
+// A service runs, but a host has something else on its port.
+func TestAClosedPortIsTold(t *testing.T) {
+	closed := func(port uint32) *api.NodeFacts {
+		return &api.NodeFacts{CpusMilli: 8000, Memory: 16 << 30, Runtimes: []*api.RuntimeFacts{{Name: "docker"}},
+			Plane: &api.PlaneFacts{Closed: []*api.ClosedPort{{Port: port, Why: "address already in use"}}}}
+	}
+	w := script.New()
+	for id, facts := range map[string]*api.NodeFacts{"a": closed(80), "b": closed(81), "c": closed(80)} {
+		if err := w.NodeUp(&api.Node{Id: id, Name: id, Facts: facts}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Apply(&api.StackSpec{Name: "app", Services: []*api.ServiceSpec{web(2)}}, "run"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Advance(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	s := status.Stack(w.State.View(), "app", w.Now).Services[0]
+	if want := "port 80 is closed on a, c: address already in use"; s.Warning != want || !s.Converged {
+		t.Errorf("%q, converged %t; want %q", s.Warning, s.Converged, want)
+	}
+}
