@@ -64,10 +64,13 @@ func main() {
 }
 
 func ask(w http.ResponseWriter, r *http.Request) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	within := 10 * time.Second
 	if d, err := time.ParseDuration(r.FormValue("within")); err == nil {
-		client.Timeout = d
+		within = d
 	}
+	// The dialer too has to give up: a transport lets it go on for later requests.
+	dial := (&net.Dialer{Timeout: within}).DialContext
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}, Timeout: within}
 	var a *http.Response
 	var err error
 	if n, _ := strconv.Atoi(r.FormValue("send")); n > 0 {
