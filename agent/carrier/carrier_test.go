@@ -223,9 +223,11 @@ func TestItIsReplacedUnderLoad(t *testing.T) {
 		}
 		return nil
 	}
+	var clients []*http.Transport
 	for range 2 {
 		// A transport asks again by itself where a kept connection fails: one that posts doesn't.
 		stays, single := &http.Transport{}, &http.Transport{DisableKeepAlives: true}
+		clients = append(clients, stays)
 		load(func() error { return get(&http.Client{Transport: stays}) })
 		load(func() error { return get(&http.Client{Transport: single}) })
 		load(func() error {
@@ -265,6 +267,9 @@ func TestItIsReplacedUnderLoad(t *testing.T) {
 	}
 	done.Store(true)
 	work.Wait()
+	for _, c := range clients { // they may have opened some that they never used
+		c.CloseIdleConnections()
+	}
 	t.Logf("%d asked", asked.Load())
 	for _, pid := range before[1:] {
 		eventually(t, "one that nobody is connected to goes on", func() bool { return !alive(pid) })
@@ -299,6 +304,27 @@ func TestItIsKilled(t *testing.T) {
 		})
 		eventually(t, "nobody knows it", func() bool { p := a.active(); return p != nil && p.pid != pid })
 	}
+}
+
+// What is in flight in one that hangs isn't known, so that nothing is stopped.
+func TestItHangs(t *testing.T) {
+	a := begin(t, t.TempDir())
+	a.tell(t, route(free(t), "tcp", echoes(t)))
+	pid := a.active().pid
+	if n := a.InFlight(map[string]bool{"echo": true})["echo"]; n != 0 {
+		t.Errorf("%d in flight", n)
+	}
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	n := a.InFlight(map[string]bool{"echo": true})["echo"]
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if n != 1 {
+		t.Errorf("%d in flight in one that hangs", n)
+	}
+	eventually(t, "it is unknown for ever", func() bool { return a.InFlight(map[string]bool{"echo": true})["echo"] == 0 })
 }
 
 // Without its folder nobody could reach it: it ends.

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,9 +29,6 @@ type peer struct {
 	// What it was told; Carrier.change guards it.
 	published *api.Published
 	names     *api.Names
-
-	mu   sync.Mutex
-	last map[string]uint32 // in flight, as it said last
 }
 
 // dial makes a peer; nothing is sent yet.
@@ -106,17 +102,19 @@ func (p *peer) resolve(ctx context.Context, n *api.Names) error {
 	return err
 }
 
-// inFlight is what it says, or has said last.
-func (p *peer) inFlight(ctx context.Context, tasks []string) map[string]uint32 {
-	ctx, cancel := context.WithTimeout(ctx, within)
+// countWithin a carrier counts: the session with the engine waits for it.
+const countWithin = 300 * time.Millisecond
+
+// inFlight is what it says. One that doesn't answer in time may have something
+// (sure is false); one that is gone has nothing.
+func (p *peer) inFlight(ctx context.Context, tasks []string) (counts map[string]uint32, sure bool) {
+	ctx, cancel := context.WithTimeout(ctx, countWithin)
 	defer cancel()
 	r, err := p.asks.InFlight(ctx, connect.NewRequest(&api.InFlightRequest{Tasks: tasks}))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err == nil {
-		p.last = r.Msg.Tasks
+	if err != nil {
+		return nil, ctx.Err() == nil
 	}
-	return p.last
+	return r.Msg.Tasks, true
 }
 
 func (p *peer) watch(ctx context.Context, take func(*api.CarrierEvent)) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -108,18 +109,28 @@ func (c *Carrier) renew() error {
 	return c.start(ctx, p)
 }
 
-// InFlight counts the connections to the tasks named, where there are any.
+// InFlight counts the connections to the tasks named, where there are any; where
+// that can't be told now it is one each, and Ended is called later.
 func (c *Carrier) InFlight(tasks map[string]bool) map[string]uint32 {
 	all := map[string]uint32{}
 	ctx := c.running()
 	if ctx == nil || len(tasks) == 0 {
 		return all
 	}
+	names := slices.Sorted(maps.Keys(tasks))
 	for _, p := range c.peers() {
-		for task, n := range p.inFlight(ctx, slices.Sorted(maps.Keys(tasks))) {
-			if tasks[task] {
+		counts, sure := p.inFlight(ctx, names)
+		for _, task := range names {
+			n := counts[task]
+			if !sure {
+				n = 1
+			}
+			if n > 0 {
 				all[task] += n
 			}
+		}
+		if !sure {
+			time.AfterFunc(again, c.Ended)
 		}
 	}
 	return all

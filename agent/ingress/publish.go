@@ -79,6 +79,7 @@ func (p *Publisher) Publish(routes []*api.Route) {
 func (p *Publisher) publish(routes []*api.Route) (begun []*front) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forget()
 	if p.fronts == nil {
 		p.fronts = map[string]*front{}
 	}
@@ -253,13 +254,18 @@ func (p *Publisher) InFlight(tasks map[string]bool) map[string]uint32 {
 	for _, f := range p.fronts {
 		count(f)
 	}
+	for _, f := range p.closed {
+		count(f)
+	}
+	return all
+}
+
+// forget forgets ports that were closed and have no connections any more; p.mu
+// is held.
+func (p *Publisher) forget() {
 	p.closed = slices.DeleteFunc(p.closed, func(f *front) bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.counts) == 0
 	})
-	for _, f := range p.closed {
-		count(f)
-	}
-	return all
 }
