@@ -46,7 +46,7 @@ type agent struct {
 	stop func()
 }
 
-func begin(t *testing.T, dir string) *agent {
+func begin(t testing.TB, dir string) *agent {
 	c := &Carrier{Dir: dir, Changed: func() {}, Ended: func() {}, Logger: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	up, ended := make(chan struct{}), make(chan struct{})
@@ -62,7 +62,7 @@ func begin(t *testing.T, dir string) *agent {
 	return a
 }
 
-func (a *agent) tell(t *testing.T, routes ...*api.Route) {
+func (a *agent) tell(t testing.TB, routes ...*api.Route) {
 	t.Helper()
 	if err := errors.Join(a.Publish(&api.Published{Routes: routes}), a.Resolve(&api.Names{})); err != nil {
 		t.Fatal(err)

@@ -81,9 +81,10 @@ func (p *peer) publish(ctx context.Context, all *api.Published) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	_, err := p.asks.Publish(ctx, connect.NewRequest(all))
-	if err == nil {
-		p.published = all
+	_, err := p.asks.Publish(ctx, connect.NewRequest(changes(p.published, all)))
+	p.published = all
+	if err != nil { // it isn't known what it knows
+		p.published = nil
 	}
 	return err
 }

@@ -67,13 +67,16 @@ type process struct {
 	relay   *relay.Server
 	end     context.CancelFunc
 
-	mu      sync.Mutex
-	ctx     context.Context
-	nodes   map[string]string // where their relays are, by id
-	tasks   map[taskPort]string
-	port    uint32 // of the relay; 0: it isn't open
-	retired bool
-	settled bool
+	publishing sync.Mutex
+
+	mu        sync.Mutex
+	ctx       context.Context
+	published *api.Published
+	nodes     map[string]string // where their relays are, by id
+	tasks     map[taskPort]string
+	port      uint32 // of the relay; 0: it isn't open
+	retired   bool
+	settled   bool
 }
 
 type taskPort struct {
@@ -225,10 +228,13 @@ func (p *process) admit(a *api.Admission) (port uint32, err error) {
 	return p.port, nil
 }
 
-// publish replaces what leads to tasks; nothing says what is new of it, so
-// what stays is left alone.
-func (p *process) publish(all *api.Published) {
+// publish changes what leads to tasks.
+func (p *process) publish(q *api.PublishRequest) {
+	p.publishing.Lock() // the agent may have given up on the change before
+	defer p.publishing.Unlock()
 	p.mu.Lock()
+	all := follow(p.published, q)
+	p.published = all
 	p.nodes, p.tasks = map[string]string{}, map[taskPort]string{}
 	for _, n := range all.Nodes {
 		p.nodes[n.Id] = n.Relay

@@ -19,7 +19,7 @@ func (s service) Hello(context.Context, *connect.Request[api.HelloRequest]) (*co
 	return connect.NewResponse(&api.HelloResponse{Pid: int32(os.Getpid()), Retired: s.p.retired, RelayPort: s.p.port}), nil
 }
 
-func (s service) Publish(_ context.Context, r *connect.Request[api.Published]) (*connect.Response[api.PublishResponse], error) {
+func (s service) Publish(_ context.Context, r *connect.Request[api.PublishRequest]) (*connect.Response[api.PublishResponse], error) {
 	s.p.publish(r.Msg)
 	return connect.NewResponse(&api.PublishResponse{}), nil
 }

@@ -373,6 +373,91 @@ func (x *Admission) GetPort() uint32 {
 	return 0
 }
 
+// PublishRequest is what is published, or what is new of it.
+type PublishRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Full             bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"` // else what isn't named stays
+	Routes           []*Route               `protobuf:"bytes,2,rep,name=routes,proto3" json:"routes,omitempty"`
+	Removed          []*Route               `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"` // of which only host_ip, port and protocol count
+	Nodes            []*RelayNode           `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`     // all, if there are any
+	ReachableChanged bool                   `protobuf:"varint,5,opt,name=reachable_changed,json=reachableChanged,proto3" json:"reachable_changed,omitempty"`
+	Reachable        []*RelayTask           `protobuf:"bytes,6,rep,name=reachable,proto3" json:"reachable,omitempty"` // all, if they changed
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PublishRequest) Reset() {
+	*x = PublishRequest{}
+	mi := &file_engine_api_carrier_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishRequest) ProtoMessage() {}
+
+func (x *PublishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_engine_api_carrier_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
+func (*PublishRequest) Descriptor() ([]byte, []int) {
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PublishRequest) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *PublishRequest) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetRemoved() []*Route {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetNodes() []*RelayNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetReachableChanged() bool {
+	if x != nil {
+		return x.ReachableChanged
+	}
+	return false
+}
+
+func (x *PublishRequest) GetReachable() []*RelayTask {
+	if x != nil {
+		return x.Reachable
+	}
+	return nil
+}
+
 type PublishResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -381,7 +466,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[6]
+	mi := &file_engine_api_carrier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +478,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[6]
+	mi := &file_engine_api_carrier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +491,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{6}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{7}
 }
 
 type ResolveResponse struct {
@@ -417,7 +502,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[7]
+	mi := &file_engine_api_carrier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +514,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[7]
+	mi := &file_engine_api_carrier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +527,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{7}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{8}
 }
 
 type AdmitResponse struct {
@@ -454,7 +539,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[8]
+	mi := &file_engine_api_carrier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +551,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[8]
+	mi := &file_engine_api_carrier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +564,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{8}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AdmitResponse) GetPort() uint32 {
@@ -498,7 +583,7 @@ type InFlightRequest struct {
 
 func (x *InFlightRequest) Reset() {
 	*x = InFlightRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[9]
+	mi := &file_engine_api_carrier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +595,7 @@ func (x *InFlightRequest) String() string {
 func (*InFlightRequest) ProtoMessage() {}
 
 func (x *InFlightRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[9]
+	mi := &file_engine_api_carrier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +608,7 @@ func (x *InFlightRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InFlightRequest.ProtoReflect.Descriptor instead.
 func (*InFlightRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{9}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InFlightRequest) GetTasks() []string {
@@ -542,7 +627,7 @@ type InFlightResponse struct {
 
 func (x *InFlightResponse) Reset() {
 	*x = InFlightResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[10]
+	mi := &file_engine_api_carrier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +639,7 @@ func (x *InFlightResponse) String() string {
 func (*InFlightResponse) ProtoMessage() {}
 
 func (x *InFlightResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[10]
+	mi := &file_engine_api_carrier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +652,7 @@ func (x *InFlightResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InFlightResponse.ProtoReflect.Descriptor instead.
 func (*InFlightResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{10}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InFlightResponse) GetTasks() map[string]uint32 {
@@ -586,7 +671,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[11]
+	mi := &file_engine_api_carrier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +683,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[11]
+	mi := &file_engine_api_carrier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +696,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{11}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InspectRequest) GetNodes() []string {
@@ -632,7 +717,7 @@ type Inspection struct {
 
 func (x *Inspection) Reset() {
 	*x = Inspection{}
-	mi := &file_engine_api_carrier_proto_msgTypes[12]
+	mi := &file_engine_api_carrier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +729,7 @@ func (x *Inspection) String() string {
 func (*Inspection) ProtoMessage() {}
 
 func (x *Inspection) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[12]
+	mi := &file_engine_api_carrier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +742,7 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{12}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Inspection) GetNetworks() uint32 {
@@ -689,7 +774,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[13]
+	mi := &file_engine_api_carrier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +786,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[13]
+	mi := &file_engine_api_carrier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +799,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{13}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{14}
 }
 
 type CarrierEvent struct {
@@ -728,7 +813,7 @@ type CarrierEvent struct {
 
 func (x *CarrierEvent) Reset() {
 	*x = CarrierEvent{}
-	mi := &file_engine_api_carrier_proto_msgTypes[14]
+	mi := &file_engine_api_carrier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +825,7 @@ func (x *CarrierEvent) String() string {
 func (*CarrierEvent) ProtoMessage() {}
 
 func (x *CarrierEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[14]
+	mi := &file_engine_api_carrier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +838,7 @@ func (x *CarrierEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarrierEvent.ProtoReflect.Descriptor instead.
 func (*CarrierEvent) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{14}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CarrierEvent) GetEnded() bool {
@@ -786,7 +871,7 @@ type ClosedPorts struct {
 
 func (x *ClosedPorts) Reset() {
 	*x = ClosedPorts{}
-	mi := &file_engine_api_carrier_proto_msgTypes[15]
+	mi := &file_engine_api_carrier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -798,7 +883,7 @@ func (x *ClosedPorts) String() string {
 func (*ClosedPorts) ProtoMessage() {}
 
 func (x *ClosedPorts) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[15]
+	mi := &file_engine_api_carrier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -811,7 +896,7 @@ func (x *ClosedPorts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosedPorts.ProtoReflect.Descriptor instead.
 func (*ClosedPorts) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{15}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClosedPorts) GetPorts() []*ClosedPort {
@@ -833,7 +918,7 @@ type LogRecord struct {
 
 func (x *LogRecord) Reset() {
 	*x = LogRecord{}
-	mi := &file_engine_api_carrier_proto_msgTypes[16]
+	mi := &file_engine_api_carrier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +930,7 @@ func (x *LogRecord) String() string {
 func (*LogRecord) ProtoMessage() {}
 
 func (x *LogRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[16]
+	mi := &file_engine_api_carrier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +943,7 @@ func (x *LogRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
 func (*LogRecord) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{16}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogRecord) GetLevel() int32 {
@@ -890,7 +975,7 @@ type RetireRequest struct {
 
 func (x *RetireRequest) Reset() {
 	*x = RetireRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[17]
+	mi := &file_engine_api_carrier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +987,7 @@ func (x *RetireRequest) String() string {
 func (*RetireRequest) ProtoMessage() {}
 
 func (x *RetireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[17]
+	mi := &file_engine_api_carrier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1000,7 @@ func (x *RetireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
 func (*RetireRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{17}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{18}
 }
 
 type RetireResponse struct {
@@ -926,7 +1011,7 @@ type RetireResponse struct {
 
 func (x *RetireResponse) Reset() {
 	*x = RetireResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[18]
+	mi := &file_engine_api_carrier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1023,7 @@ func (x *RetireResponse) String() string {
 func (*RetireResponse) ProtoMessage() {}
 
 func (x *RetireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[18]
+	mi := &file_engine_api_carrier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1036,7 @@ func (x *RetireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
 func (*RetireResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{18}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{19}
 }
 
 type EndRequest struct {
@@ -962,7 +1047,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_engine_api_carrier_proto_msgTypes[19]
+	mi := &file_engine_api_carrier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1059,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[19]
+	mi := &file_engine_api_carrier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1072,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{19}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{20}
 }
 
 type EndResponse struct {
@@ -998,7 +1083,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_engine_api_carrier_proto_msgTypes[20]
+	mi := &file_engine_api_carrier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1095,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_engine_api_carrier_proto_msgTypes[20]
+	mi := &file_engine_api_carrier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1108,7 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_engine_api_carrier_proto_rawDescGZIP(), []int{20}
+	return file_engine_api_carrier_proto_rawDescGZIP(), []int{21}
 }
 
 var File_engine_api_carrier_proto protoreflect.FileDescriptor
@@ -1053,7 +1138,14 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x14\n" +
 	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x18\n" +
 	"\abridges\x18\x04 \x03(\fR\abridges\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\"\x11\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\"\xff\x01\n" +
+	"\x0ePublishRequest\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\x12&\n" +
+	"\x06routes\x18\x02 \x03(\v2\x0e.orch.v1.RouteR\x06routes\x12(\n" +
+	"\aremoved\x18\x03 \x03(\v2\x0e.orch.v1.RouteR\aremoved\x12(\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x12.orch.v1.RelayNodeR\x05nodes\x12+\n" +
+	"\x11reachable_changed\x18\x05 \x01(\bR\x10reachableChanged\x120\n" +
+	"\treachable\x18\x06 \x03(\v2\x12.orch.v1.RelayTaskR\treachable\"\x11\n" +
 	"\x0fPublishResponse\"\x11\n" +
 	"\x0fResolveResponse\"#\n" +
 	"\rAdmitResponse\x12\x12\n" +
@@ -1094,10 +1186,10 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\x0eRetireResponse\"\f\n" +
 	"\n" +
 	"EndRequest\"\r\n" +
-	"\vEndResponse2\xc4\x04\n" +
+	"\vEndResponse2\xc9\x04\n" +
 	"\x0eCarrierService\x126\n" +
-	"\x05Hello\x12\x15.orch.v1.HelloRequest\x1a\x16.orch.v1.HelloResponse\x127\n" +
-	"\aPublish\x12\x12.orch.v1.Published\x1a\x18.orch.v1.PublishResponse\x123\n" +
+	"\x05Hello\x12\x15.orch.v1.HelloRequest\x1a\x16.orch.v1.HelloResponse\x12<\n" +
+	"\aPublish\x12\x17.orch.v1.PublishRequest\x1a\x18.orch.v1.PublishResponse\x123\n" +
 	"\aResolve\x12\x0e.orch.v1.Names\x1a\x18.orch.v1.ResolveResponse\x123\n" +
 	"\x05Admit\x12\x12.orch.v1.Admission\x1a\x16.orch.v1.AdmitResponse\x12?\n" +
 	"\bInFlight\x12\x18.orch.v1.InFlightRequest\x1a\x19.orch.v1.InFlightResponse\x127\n" +
@@ -1119,7 +1211,7 @@ func file_engine_api_carrier_proto_rawDescGZIP() []byte {
 	return file_engine_api_carrier_proto_rawDescData
 }
 
-var file_engine_api_carrier_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_engine_api_carrier_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_engine_api_carrier_proto_goTypes = []any{
 	(*HelloRequest)(nil),     // 0: orch.v1.HelloRequest
 	(*HelloResponse)(nil),    // 1: orch.v1.HelloResponse
@@ -1127,63 +1219,68 @@ var file_engine_api_carrier_proto_goTypes = []any{
 	(*RelayNode)(nil),        // 3: orch.v1.RelayNode
 	(*RelayTask)(nil),        // 4: orch.v1.RelayTask
 	(*Admission)(nil),        // 5: orch.v1.Admission
-	(*PublishResponse)(nil),  // 6: orch.v1.PublishResponse
-	(*ResolveResponse)(nil),  // 7: orch.v1.ResolveResponse
-	(*AdmitResponse)(nil),    // 8: orch.v1.AdmitResponse
-	(*InFlightRequest)(nil),  // 9: orch.v1.InFlightRequest
-	(*InFlightResponse)(nil), // 10: orch.v1.InFlightResponse
-	(*InspectRequest)(nil),   // 11: orch.v1.InspectRequest
-	(*Inspection)(nil),       // 12: orch.v1.Inspection
-	(*WatchRequest)(nil),     // 13: orch.v1.WatchRequest
-	(*CarrierEvent)(nil),     // 14: orch.v1.CarrierEvent
-	(*ClosedPorts)(nil),      // 15: orch.v1.ClosedPorts
-	(*LogRecord)(nil),        // 16: orch.v1.LogRecord
-	(*RetireRequest)(nil),    // 17: orch.v1.RetireRequest
-	(*RetireResponse)(nil),   // 18: orch.v1.RetireResponse
-	(*EndRequest)(nil),       // 19: orch.v1.EndRequest
-	(*EndResponse)(nil),      // 20: orch.v1.EndResponse
-	nil,                      // 21: orch.v1.InFlightResponse.TasksEntry
-	nil,                      // 22: orch.v1.Inspection.UnreachedEntry
-	(*Route)(nil),            // 23: orch.v1.Route
-	(*ClosedPort)(nil),       // 24: orch.v1.ClosedPort
-	(*Names)(nil),            // 25: orch.v1.Names
-	(*TrafficQuery)(nil),     // 26: orch.v1.TrafficQuery
-	(*TrafficCount)(nil),     // 27: orch.v1.TrafficCount
+	(*PublishRequest)(nil),   // 6: orch.v1.PublishRequest
+	(*PublishResponse)(nil),  // 7: orch.v1.PublishResponse
+	(*ResolveResponse)(nil),  // 8: orch.v1.ResolveResponse
+	(*AdmitResponse)(nil),    // 9: orch.v1.AdmitResponse
+	(*InFlightRequest)(nil),  // 10: orch.v1.InFlightRequest
+	(*InFlightResponse)(nil), // 11: orch.v1.InFlightResponse
+	(*InspectRequest)(nil),   // 12: orch.v1.InspectRequest
+	(*Inspection)(nil),       // 13: orch.v1.Inspection
+	(*WatchRequest)(nil),     // 14: orch.v1.WatchRequest
+	(*CarrierEvent)(nil),     // 15: orch.v1.CarrierEvent
+	(*ClosedPorts)(nil),      // 16: orch.v1.ClosedPorts
+	(*LogRecord)(nil),        // 17: orch.v1.LogRecord
+	(*RetireRequest)(nil),    // 18: orch.v1.RetireRequest
+	(*RetireResponse)(nil),   // 19: orch.v1.RetireResponse
+	(*EndRequest)(nil),       // 20: orch.v1.EndRequest
+	(*EndResponse)(nil),      // 21: orch.v1.EndResponse
+	nil,                      // 22: orch.v1.InFlightResponse.TasksEntry
+	nil,                      // 23: orch.v1.Inspection.UnreachedEntry
+	(*Route)(nil),            // 24: orch.v1.Route
+	(*ClosedPort)(nil),       // 25: orch.v1.ClosedPort
+	(*Names)(nil),            // 26: orch.v1.Names
+	(*TrafficQuery)(nil),     // 27: orch.v1.TrafficQuery
+	(*TrafficCount)(nil),     // 28: orch.v1.TrafficCount
 }
 var file_engine_api_carrier_proto_depIdxs = []int32{
-	23, // 0: orch.v1.Published.routes:type_name -> orch.v1.Route
+	24, // 0: orch.v1.Published.routes:type_name -> orch.v1.Route
 	3,  // 1: orch.v1.Published.nodes:type_name -> orch.v1.RelayNode
 	4,  // 2: orch.v1.Published.reachable:type_name -> orch.v1.RelayTask
-	21, // 3: orch.v1.InFlightResponse.tasks:type_name -> orch.v1.InFlightResponse.TasksEntry
-	22, // 4: orch.v1.Inspection.unreached:type_name -> orch.v1.Inspection.UnreachedEntry
-	16, // 5: orch.v1.CarrierEvent.records:type_name -> orch.v1.LogRecord
-	15, // 6: orch.v1.CarrierEvent.closed:type_name -> orch.v1.ClosedPorts
-	24, // 7: orch.v1.ClosedPorts.ports:type_name -> orch.v1.ClosedPort
-	0,  // 8: orch.v1.CarrierService.Hello:input_type -> orch.v1.HelloRequest
-	2,  // 9: orch.v1.CarrierService.Publish:input_type -> orch.v1.Published
-	25, // 10: orch.v1.CarrierService.Resolve:input_type -> orch.v1.Names
-	5,  // 11: orch.v1.CarrierService.Admit:input_type -> orch.v1.Admission
-	9,  // 12: orch.v1.CarrierService.InFlight:input_type -> orch.v1.InFlightRequest
-	26, // 13: orch.v1.CarrierService.Traffic:input_type -> orch.v1.TrafficQuery
-	11, // 14: orch.v1.CarrierService.Inspect:input_type -> orch.v1.InspectRequest
-	13, // 15: orch.v1.CarrierService.Watch:input_type -> orch.v1.WatchRequest
-	17, // 16: orch.v1.CarrierService.Retire:input_type -> orch.v1.RetireRequest
-	19, // 17: orch.v1.CarrierService.End:input_type -> orch.v1.EndRequest
-	1,  // 18: orch.v1.CarrierService.Hello:output_type -> orch.v1.HelloResponse
-	6,  // 19: orch.v1.CarrierService.Publish:output_type -> orch.v1.PublishResponse
-	7,  // 20: orch.v1.CarrierService.Resolve:output_type -> orch.v1.ResolveResponse
-	8,  // 21: orch.v1.CarrierService.Admit:output_type -> orch.v1.AdmitResponse
-	10, // 22: orch.v1.CarrierService.InFlight:output_type -> orch.v1.InFlightResponse
-	27, // 23: orch.v1.CarrierService.Traffic:output_type -> orch.v1.TrafficCount
-	12, // 24: orch.v1.CarrierService.Inspect:output_type -> orch.v1.Inspection
-	14, // 25: orch.v1.CarrierService.Watch:output_type -> orch.v1.CarrierEvent
-	18, // 26: orch.v1.CarrierService.Retire:output_type -> orch.v1.RetireResponse
-	20, // 27: orch.v1.CarrierService.End:output_type -> orch.v1.EndResponse
-	18, // [18:28] is the sub-list for method output_type
-	8,  // [8:18] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	24, // 3: orch.v1.PublishRequest.routes:type_name -> orch.v1.Route
+	24, // 4: orch.v1.PublishRequest.removed:type_name -> orch.v1.Route
+	3,  // 5: orch.v1.PublishRequest.nodes:type_name -> orch.v1.RelayNode
+	4,  // 6: orch.v1.PublishRequest.reachable:type_name -> orch.v1.RelayTask
+	22, // 7: orch.v1.InFlightResponse.tasks:type_name -> orch.v1.InFlightResponse.TasksEntry
+	23, // 8: orch.v1.Inspection.unreached:type_name -> orch.v1.Inspection.UnreachedEntry
+	17, // 9: orch.v1.CarrierEvent.records:type_name -> orch.v1.LogRecord
+	16, // 10: orch.v1.CarrierEvent.closed:type_name -> orch.v1.ClosedPorts
+	25, // 11: orch.v1.ClosedPorts.ports:type_name -> orch.v1.ClosedPort
+	0,  // 12: orch.v1.CarrierService.Hello:input_type -> orch.v1.HelloRequest
+	6,  // 13: orch.v1.CarrierService.Publish:input_type -> orch.v1.PublishRequest
+	26, // 14: orch.v1.CarrierService.Resolve:input_type -> orch.v1.Names
+	5,  // 15: orch.v1.CarrierService.Admit:input_type -> orch.v1.Admission
+	10, // 16: orch.v1.CarrierService.InFlight:input_type -> orch.v1.InFlightRequest
+	27, // 17: orch.v1.CarrierService.Traffic:input_type -> orch.v1.TrafficQuery
+	12, // 18: orch.v1.CarrierService.Inspect:input_type -> orch.v1.InspectRequest
+	14, // 19: orch.v1.CarrierService.Watch:input_type -> orch.v1.WatchRequest
+	18, // 20: orch.v1.CarrierService.Retire:input_type -> orch.v1.RetireRequest
+	20, // 21: orch.v1.CarrierService.End:input_type -> orch.v1.EndRequest
+	1,  // 22: orch.v1.CarrierService.Hello:output_type -> orch.v1.HelloResponse
+	7,  // 23: orch.v1.CarrierService.Publish:output_type -> orch.v1.PublishResponse
+	8,  // 24: orch.v1.CarrierService.Resolve:output_type -> orch.v1.ResolveResponse
+	9,  // 25: orch.v1.CarrierService.Admit:output_type -> orch.v1.AdmitResponse
+	11, // 26: orch.v1.CarrierService.InFlight:output_type -> orch.v1.InFlightResponse
+	28, // 27: orch.v1.CarrierService.Traffic:output_type -> orch.v1.TrafficCount
+	13, // 28: orch.v1.CarrierService.Inspect:output_type -> orch.v1.Inspection
+	15, // 29: orch.v1.CarrierService.Watch:output_type -> orch.v1.CarrierEvent
+	19, // 30: orch.v1.CarrierService.Retire:output_type -> orch.v1.RetireResponse
+	21, // 31: orch.v1.CarrierService.End:output_type -> orch.v1.EndResponse
+	22, // [22:32] is the sub-list for method output_type
+	12, // [12:22] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_engine_api_carrier_proto_init() }
@@ -1201,7 +1298,7 @@ func file_engine_api_carrier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_engine_api_carrier_proto_rawDesc), len(file_engine_api_carrier_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

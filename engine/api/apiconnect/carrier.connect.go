@@ -62,8 +62,8 @@ const (
 type CarrierServiceClient interface {
 	// Hello says which process it is.
 	Hello(context.Context, *connect.Request[api.HelloRequest]) (*connect.Response[api.HelloResponse], error)
-	// Publish replaces what is published; it returns once that is in effect.
-	Publish(context.Context, *connect.Request[api.Published]) (*connect.Response[api.PublishResponse], error)
+	// Publish changes what is published; it returns once that is in effect.
+	Publish(context.Context, *connect.Request[api.PublishRequest]) (*connect.Response[api.PublishResponse], error)
 	// Resolve replaces the names; it returns once they are in effect.
 	Resolve(context.Context, *connect.Request[api.Names]) (*connect.Response[api.ResolveResponse], error)
 	// Admit gives the node's credentials, and opens the relay with the first.
@@ -99,7 +99,7 @@ func NewCarrierServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(carrierServiceMethods.ByName("Hello")),
 			connect.WithClientOptions(opts...),
 		),
-		publish: connect.NewClient[api.Published, api.PublishResponse](
+		publish: connect.NewClient[api.PublishRequest, api.PublishResponse](
 			httpClient,
 			baseURL+CarrierServicePublishProcedure,
 			connect.WithSchema(carrierServiceMethods.ByName("Publish")),
@@ -159,7 +159,7 @@ func NewCarrierServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 // carrierServiceClient implements CarrierServiceClient.
 type carrierServiceClient struct {
 	hello    *connect.Client[api.HelloRequest, api.HelloResponse]
-	publish  *connect.Client[api.Published, api.PublishResponse]
+	publish  *connect.Client[api.PublishRequest, api.PublishResponse]
 	resolve  *connect.Client[api.Names, api.ResolveResponse]
 	admit    *connect.Client[api.Admission, api.AdmitResponse]
 	inFlight *connect.Client[api.InFlightRequest, api.InFlightResponse]
@@ -176,7 +176,7 @@ func (c *carrierServiceClient) Hello(ctx context.Context, req *connect.Request[a
 }
 
 // Publish calls orch.v1.CarrierService.Publish.
-func (c *carrierServiceClient) Publish(ctx context.Context, req *connect.Request[api.Published]) (*connect.Response[api.PublishResponse], error) {
+func (c *carrierServiceClient) Publish(ctx context.Context, req *connect.Request[api.PublishRequest]) (*connect.Response[api.PublishResponse], error) {
 	return c.publish.CallUnary(ctx, req)
 }
 
@@ -224,8 +224,8 @@ func (c *carrierServiceClient) End(ctx context.Context, req *connect.Request[api
 type CarrierServiceHandler interface {
 	// Hello says which process it is.
 	Hello(context.Context, *connect.Request[api.HelloRequest]) (*connect.Response[api.HelloResponse], error)
-	// Publish replaces what is published; it returns once that is in effect.
-	Publish(context.Context, *connect.Request[api.Published]) (*connect.Response[api.PublishResponse], error)
+	// Publish changes what is published; it returns once that is in effect.
+	Publish(context.Context, *connect.Request[api.PublishRequest]) (*connect.Response[api.PublishResponse], error)
 	// Resolve replaces the names; it returns once they are in effect.
 	Resolve(context.Context, *connect.Request[api.Names]) (*connect.Response[api.ResolveResponse], error)
 	// Admit gives the node's credentials, and opens the relay with the first.
@@ -346,7 +346,7 @@ func (UnimplementedCarrierServiceHandler) Hello(context.Context, *connect.Reques
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.CarrierService.Hello is not implemented"))
 }
 
-func (UnimplementedCarrierServiceHandler) Publish(context.Context, *connect.Request[api.Published]) (*connect.Response[api.PublishResponse], error) {
+func (UnimplementedCarrierServiceHandler) Publish(context.Context, *connect.Request[api.PublishRequest]) (*connect.Response[api.PublishResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orch.v1.CarrierService.Publish is not implemented"))
 }
 
