@@ -29,8 +29,7 @@ type load struct {
 }
 
 // load asks from `each` clients a host; those that keep their connections
-// need protocol "http". Half of the requests are POST: of those the client asks
-// none twice.
+// need protocol "http". Every other client sends POST, of which it asks none twice.
 func (w *world) load(port, each int, keep bool, on ...*hosts.Host) *load {
 	ctx, cancel := context.WithCancel(w.Context())
 	l := &load{why: map[string]int{}, answers: map[string]int{}, stop: cancel}
