@@ -69,6 +69,7 @@ type Agent struct {
 
 	mu       sync.Mutex
 	runtimes []*api.RuntimeFacts // as they were when last asked
+	behind   string              // see api.PlaneFacts
 	changed  chan struct{}       // the facts have
 }
 
@@ -136,7 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer transport.CloseIdleConnections()
 	return session.Run(ctx, session.Config{
 		NodeID: a.cfg.NodeID, Name: a.cfg.Name, Client: &http.Client{Transport: transport}, Engines: a.cfg.Engines, Worker: a.worker, Network: a.plane, Answer: a.answer,
-		Facts: a.facts, FactsChanged: a.changed, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
+		Facts: a.facts, FactsChanged: a.changed, Observed: a.observed, Membership: a.cfg.Membership, Refused: a.cfg.Refused, Logger: a.cfg.Logger,
 	})
 }
 
@@ -237,6 +238,7 @@ func (a *Agent) facts(context.Context) *api.NodeFacts {
 	} else {
 		f.Plane = &api.PlaneFacts{Error: a.none.Error()}
 	}
+	f.Plane.Behind = a.behind
 	f.Plane.Closed = a.carrier.ClosedPorts()
 	if a.cfg.Trust != nil {
 		a.cfg.Trust(f)

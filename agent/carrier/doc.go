@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"orch/agent/detached"
 	"orch/engine/api"
 )
 
@@ -22,7 +23,7 @@ import (
 const arg = "orch-ingress"
 
 // Is says whether a program called with args (os.Args) is to be a carrier.
-func Is(args []string) bool { return len(args) > 2 && args[1] == arg }
+func Is(args []string) bool { return detached.Is(args, arg) }
 
 // Wallet is what a carrier shows to other nodes, and how it knows them.
 type Wallet interface {

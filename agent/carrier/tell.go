@@ -48,8 +48,7 @@ func (c *Carrier) peers() []*peer {
 	return slices.Clone(c.all)
 }
 
-// Publish replaces what is published, and returns once it is in effect. A
-// carrier of another version is replaced now, when it is known what to carry.
+// Publish replaces what is published, and returns once it is in effect.
 func (c *Carrier) Publish(all *api.Published) error {
 	return c.tell(func() {
 		if c.published == nil || !proto.Equal(c.published, all) {
@@ -58,7 +57,8 @@ func (c *Carrier) Publish(all *api.Published) error {
 	})
 }
 
-// Resolve replaces the names, and returns once they are in effect.
+// Resolve replaces the names, and returns once they are in effect. A carrier of
+// another version is replaced then, when it is known what to carry.
 func (c *Carrier) Resolve(n *api.Names) error {
 	err := c.tell(func() {
 		if c.names == nil || !proto.Equal(c.names, n) {

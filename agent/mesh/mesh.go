@@ -240,13 +240,13 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 		wanted[key] = true
 		peer := wgtypes.PeerConfig{PublicKey: key, PersistentKeepaliveInterval: &every, ReplaceAllowedIPs: true, AllowedIPs: []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}}}
 		old, there := known[key]
-		if !there || m.endpoints[key] != p.Endpoint { // else it may have moved, and WireGuard knows better
+		if p.Endpoint != "" && (!there || m.endpoints[key] != p.Endpoint) { // else it may have moved, and WireGuard knows better
 			if peer.Endpoint, err = net.ResolveUDPAddr("udp", p.Endpoint); err != nil {
 				unresolved = append(unresolved, err)
 			} else {
 				m.endpoints[key] = p.Endpoint
 			}
-		} else if len(old.AllowedIPs) == 1 && old.AllowedIPs[0].IP.Equal(ip) {
+		} else if there && len(old.AllowedIPs) == 1 && old.AllowedIPs[0].IP.Equal(ip) {
 			continue
 		}
 		cfg.Peers = append(cfg.Peers, peer)

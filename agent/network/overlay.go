@@ -49,9 +49,13 @@ func (t *table) overlay(node string) *api.Overlay {
 	for _, n := range o.Networks {
 		slices.SortFunc(n.Neighbours, func(a, b *api.Neighbour) int { return compareAddresses(a.Address, b.Address) })
 	}
-	for _, id := range slices.Sorted(maps.Keys(shared)) {
-		if n := t.nodes[id]; shared[id] && n.MeshKey != "" {
-			o.Peers = append(o.Peers, &api.MeshPeer{Key: n.MeshKey, Endpoint: n.MeshEndpoint, Address: n.MeshAddress})
+	for _, id := range slices.Sorted(maps.Keys(t.nodes)) {
+		n := t.nodes[id]
+		if id == node || !meshed(n) || !shared[id] && !apart(self, n) {
+			continue
+		}
+		if endpoint, ok := t.endpoint(self, n); ok {
+			o.Peers = append(o.Peers, &api.MeshPeer{Key: n.MeshKey, Endpoint: endpoint, Address: n.MeshAddress})
 		}
 	}
 	return o

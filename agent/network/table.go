@@ -129,7 +129,7 @@ func (t *table) target(e *api.Endpoint, p *api.PortSpec, node string, local map[
 		if l, known := local[e.TaskId]; known && !l.Ready || target.Address == "" {
 			return nil
 		}
-	case t.nodes[e.NodeId].GetRelay() == "":
+	case t.relay(t.nodes[node], t.nodes[e.NodeId]) == "":
 		return nil
 	default:
 		target.Node = e.NodeId
@@ -154,7 +154,7 @@ func (t *table) address(e *api.Endpoint, port uint32, local map[string]Local) st
 func (t *table) published(node string, local map[string]Local) *api.Published {
 	all := &api.Published{Routes: t.routes(node, local)}
 	for _, id := range slices.Sorted(maps.Keys(t.nodes)) {
-		all.Nodes = append(all.Nodes, &api.RelayNode{Id: id, Relay: t.nodes[id].Relay})
+		all.Nodes = append(all.Nodes, &api.RelayNode{Id: id, Relay: t.relay(t.nodes[node], t.nodes[id])})
 	}
 	for _, id := range slices.Sorted(maps.Keys(t.endpoints)) {
 		e := t.endpoints[id]

@@ -56,6 +56,8 @@ type Config struct {
 	FactsChanged <-chan struct{}
 	// Membership, if set, is told what the engine says of the cluster.
 	Membership func(*api.Membership)
+	// Observed, if set, is told which address the engine sees this host by.
+	Observed func(address string)
 	// Refused, if set, is told why the cluster doesn't want this node, see
 	// api.ReasonHeader.
 	Refused func(reason string)
@@ -175,6 +177,9 @@ func (s *keeper) once(ctx context.Context, engine string) error {
 	welcome := first.GetWelcome()
 	if welcome.GetHeartbeat().AsDuration() <= 0 {
 		return errors.New("the engine did not welcome this agent")
+	}
+	if s.Observed != nil {
+		s.Observed(welcome.Observed)
 	}
 	var work sync.WaitGroup
 	defer work.Wait()

@@ -131,6 +131,9 @@ func nodeInspect() *cobra.Command {
 		line("host", "%s, %s/%s, %g CPUs, %d MiB", n.Facts.GetHostname(), n.Facts.GetOs(), n.Facts.GetArch(), float64(n.Facts.GetCpusMilli())/1000, n.Facts.GetMemory()>>20)
 		line("runtimes", "%s", runtimes(n))
 		line("networks", "%s", networks(n))
+		if nat := n.Facts.GetPlane().GetBehind(); nat != "" {
+			line("NAT", "it is behind one: others see %s", nat)
+		}
 		line("orch", "%s", n.Facts.GetVersion())
 		if until := n.Facts.GetCertificateUntil(); until != nil {
 			line("certificate", "until %s", until.AsTime().Local().Format("2006-01-02 15:04"))

@@ -498,6 +498,7 @@ type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Heartbeat     *durationpb.Duration   `protobuf:"bytes,2,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // how often each side speaks
+	Observed      string                 `protobuf:"bytes,3,opt,name=observed,proto3" json:"observed,omitempty"`   // the address that the agent's packets come from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +545,13 @@ func (x *Welcome) GetHeartbeat() *durationpb.Duration {
 		return x.Heartbeat
 	}
 	return nil
+}
+
+func (x *Welcome) GetObserved() string {
+	if x != nil {
+		return x.Observed
+	}
+	return ""
 }
 
 // Assignments says what a node should run. `full`: what isn't listed goes.
@@ -1087,6 +1095,7 @@ type EndpointNode struct {
 	MeshEndpoint  string                 `protobuf:"bytes,6,opt,name=mesh_endpoint,json=meshEndpoint,proto3" json:"mesh_endpoint,omitempty"` // host:port, UDP
 	MeshAddress   string                 `protobuf:"bytes,7,opt,name=mesh_address,json=meshAddress,proto3" json:"mesh_address,omitempty"`
 	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	Behind        string                 `protobuf:"bytes,9,opt,name=behind,proto3" json:"behind,omitempty"` // address of the NAT that it is behind; empty: it is reached at its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1173,6 +1182,13 @@ func (x *EndpointNode) GetMeshAddress() string {
 func (x *EndpointNode) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *EndpointNode) GetBehind() string {
+	if x != nil {
+		return x.Behind
 	}
 	return ""
 }
@@ -2391,11 +2407,12 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x04exec\x18\a \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x12 \n" +
 	"\x03ask\x18\t \x01(\v2\f.orch.v1.AskH\x00R\x03ask\x122\n" +
 	"\tendpoints\x18\b \x01(\v2\x12.orch.v1.EndpointsH\x00R\tendpointsB\x06\n" +
-	"\x04kind\"a\n" +
+	"\x04kind\"}\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x127\n" +
-	"\theartbeat\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\"f\n" +
+	"\theartbeat\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12\x1a\n" +
+	"\bobserved\x18\x03 \x01(\tR\bobserved\"f\n" +
 	"\vAssignments\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12)\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x13.orch.v1.AssignmentR\x05tasks\x12\x18\n" +
@@ -2451,7 +2468,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x06subnet\x18\x03 \x01(\tR\x06subnet\x12\x1c\n" +
 	"\tencrypted\x18\x04 \x01(\bR\tencrypted\x12\x1a\n" +
 	"\binternal\x18\x05 \x01(\bR\binternal\x12\x10\n" +
-	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xdf\x01\n" +
+	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xf7\x01\n" +
 	"\fEndpointNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05relay\x18\x02 \x01(\tR\x05relay\x12\x18\n" +
@@ -2460,7 +2477,8 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\bmesh_key\x18\x05 \x01(\tR\ameshKey\x12#\n" +
 	"\rmesh_endpoint\x18\x06 \x01(\tR\fmeshEndpoint\x12!\n" +
 	"\fmesh_address\x18\a \x01(\tR\vmeshAddress\x12\x12\n" +
-	"\x04name\x18\b \x01(\tR\x04name\"\xc5\x02\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x16\n" +
+	"\x06behind\x18\t \x01(\tR\x06behind\"\xc5\x02\n" +
 	"\x0fEndpointService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x05ports\x18\x02 \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x18\n" +

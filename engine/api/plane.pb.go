@@ -29,7 +29,7 @@ type Overlay struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MeshAddress   string                 `protobuf:"bytes,1,opt,name=mesh_address,json=meshAddress,proto3" json:"mesh_address,omitempty"` // this node's; empty: it has none yet
 	HostAddress   string                 `protobuf:"bytes,2,opt,name=host_address,json=hostAddress,proto3" json:"host_address,omitempty"` // this node's, outside the mesh
-	Peers         []*MeshPeer            `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`                                // that share an encrypted network with this one
+	Peers         []*MeshPeer            `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`                                // that share an encrypted network with this one, or a NAT is between
 	MeshKey       string                 `protobuf:"bytes,5,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"`             // this node's, as the others know it
 	Networks      []*OverlayNetwork      `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -105,7 +105,7 @@ func (x *Overlay) GetNetworks() []*OverlayNetwork {
 type MeshPeer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`           // WireGuard's public key, base64
-	Endpoint      string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // host:port, UDP
+	Endpoint      string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // host:port, UDP; empty: it speaks first
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`   // in the mesh
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

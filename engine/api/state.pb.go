@@ -901,6 +901,7 @@ type PlaneFacts struct {
 	Routes        []string               `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`                      // CIDRs that its routes use already, other than for this cluster
 	Mtu           int32                  `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`                           // of the link that holds the host's address; 0: not known
 	Closed        []*ClosedPort          `protobuf:"bytes,8,rep,name=closed,proto3" json:"closed,omitempty"`                      // of the published ones
+	Behind        string                 `protobuf:"bytes,9,opt,name=behind,proto3" json:"behind,omitempty"`                      // address of the NAT that it is behind: what others see instead of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +983,13 @@ func (x *PlaneFacts) GetClosed() []*ClosedPort {
 		return x.Closed
 	}
 	return nil
+}
+
+func (x *PlaneFacts) GetBehind() string {
+	if x != nil {
+		return x.Behind
+	}
+	return ""
 }
 
 // ClosedPort is a published port that a node can't listen on.
@@ -3138,7 +3146,7 @@ const file_engine_api_state_proto_rawDesc = "" +
 	" \x01(\tR\x06issuer\x12G\n" +
 	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\x14\n" +
 	"\x05relay\x18\f \x01(\tR\x05relay\x12)\n" +
-	"\x05plane\x18\r \x01(\v2\x13.orch.v1.PlaneFactsR\x05plane\"\xce\x01\n" +
+	"\x05plane\x18\r \x01(\v2\x13.orch.v1.PlaneFactsR\x05plane\"\xe6\x01\n" +
 	"\n" +
 	"PlaneFacts\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x19\n" +
@@ -3147,7 +3155,8 @@ const file_engine_api_state_proto_rawDesc = "" +
 	"\tmesh_kind\x18\x04 \x01(\tR\bmeshKind\x12\x16\n" +
 	"\x06routes\x18\x05 \x03(\tR\x06routes\x12\x10\n" +
 	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\x12+\n" +
-	"\x06closed\x18\b \x03(\v2\x13.orch.v1.ClosedPortR\x06closed\"g\n" +
+	"\x06closed\x18\b \x03(\v2\x13.orch.v1.ClosedPortR\x06closed\x12\x16\n" +
+	"\x06behind\x18\t \x01(\tR\x06behind\"g\n" +
 	"\n" +
 	"ClosedPort\x12\x17\n" +
 	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x12\n" +

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -215,7 +216,7 @@ func (d *Dispatcher) Session(ctx context.Context, stream *connect.BidiStream[api
 	}
 	defer d.finish(s)
 	err = stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Welcome{Welcome: &api.Welcome{
-		ClusterId: d.Store.View().Cluster().GetId(), Heartbeat: durationpb.New(heartbeat),
+		ClusterId: d.Store.View().Cluster().GetId(), Heartbeat: durationpb.New(heartbeat), Observed: host(stream.Peer().Addr),
 	}}})
 	if err != nil {
 		return err
@@ -226,6 +227,12 @@ func (d *Dispatcher) Session(ctx context.Context, stream *connect.BidiStream[api
 		received <- d.receive(s, stream, heard)
 	}()
 	return d.send(ctx, s, stream, received, heard)
+}
+
+// host is that of host:port; "" where there is none.
+func host(address string) string {
+	h, _, _ := net.SplitHostPort(address)
+	return h
 }
 
 func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) {

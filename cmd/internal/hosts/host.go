@@ -26,6 +26,7 @@ var (
 type Host struct {
 	Name    string // also its hostname; all hosts of a set know each other's
 	Addr    string // IPv4
+	Outside string // IPv4 of the NAT that it is behind; empty: there is none
 	Dir     string // holds the files of the host that outlive it
 	Docker  string // its dockerd's socket, for processes outside; inside it is /var/run/docker.sock
 	SSHPort int
@@ -33,6 +34,7 @@ type Host struct {
 	set  *Set
 	port string // of the switch
 	ns   *namespace
+	nat  *nat // nil: there is none
 }
 
 func (h *Host) boot(ctx context.Context, o Options) (err error) {
@@ -45,12 +47,17 @@ func (h *Host) boot(ctx context.Context, o Options) (err error) {
 		"NAME="+h.Name, "SET="+h.set.Dir, "DIR="+h.Dir, "OWNED="+strings.Join(owned, " "), "EMPTY="+strings.Join(empty, " "), "HOSTS="+h.set.names()); err != nil {
 		return err
 	}
-	if err := h.set.fabric.plug(ctx, h.port, h.ns.pid); err != nil {
+	if err := h.link(ctx); err != nil {
 		return err
 	}
 	if err := run(h.Command(ctx, "sh", "-ec", fmt.Sprintf(`ip link set lo up; ip addr add %s/24 dev eth0; ip link set eth0 up
 		echo 1 >/proc/sys/net/ipv4/ip_forward`, h.Addr))); err != nil {
 		return err
+	}
+	if h.nat != nil {
+		if err := run(h.Command(ctx, "ip", "route", "add", "default", "via", h.nat.inside)); err != nil {
+			return err
+		}
 	}
 	if o.SSH {
 		if err := h.startSSH(ctx); err != nil {
@@ -61,6 +68,15 @@ func (h *Host) boot(ctx context.Context, o Options) (err error) {
 		return h.startDocker(ctx)
 	}
 	return nil
+}
+
+// link gives the host its eth0.
+func (h *Host) link(ctx context.Context) (err error) {
+	if h.Outside == "" {
+		return h.set.fabric.plug(ctx, h.port, h.ns.pid)
+	}
+	h.nat, err = h.set.fabric.newNAT(ctx, h)
+	return err
 }
 
 // setup makes the mount namespace. What a host writes to the folders it owns
@@ -115,6 +131,9 @@ func (h *Host) halt() error {
 		wakeParent(pid)
 	}
 	err = errors.Join(err, h.ns.close())
+	if h.nat != nil {
+		err = errors.Join(err, h.nat.close())
+	}
 	h.ns = nil
 	return err
 }

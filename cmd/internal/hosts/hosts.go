@@ -33,6 +33,9 @@ type Options struct {
 	Dir string
 	// Docker starts a dockerd on each host, at its usual places.
 	Docker bool
+	// NAT is how many of the hosts, the last ones, are each behind a NAT of its
+	// own: the others see the NAT's address, and can't begin to speak to it.
+	NAT int
 	// SSH starts an sshd on each host, on port 22, where the key of KeyFile
 	// may log in as root.
 	SSH bool
@@ -76,10 +79,14 @@ func Up(ctx context.Context, n int, o Options) (_ *Set, err error) {
 		}
 	}
 	for i := range n {
-		s.Hosts = append(s.Hosts, &Host{
+		h := &Host{
 			Name: fmt.Sprintf("n%d", i+1), Addr: s.fabric.addr(i), Dir: filepath.Join(s.Dir, fmt.Sprintf("n%d", i+1)),
 			SSHPort: 22, set: s, port: fmt.Sprintf("p%d", i+1),
-		})
+		}
+		if i >= n-o.NAT {
+			h.Outside, h.Addr = h.Addr, fmt.Sprintf("192.168.%d.2", i+1)
+		}
+		s.Hosts = append(s.Hosts, h)
 	}
 	var all errgroup.Group
 	for _, h := range s.Hosts {

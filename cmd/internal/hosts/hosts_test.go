@@ -240,3 +240,22 @@ func TestHostsEndWithTheirOwner(t *testing.T) {
 		t.Errorf("left: %s", left)
 	}
 }
+
+func TestHostsBehindNAT(t *testing.T) {
+	t.Parallel()
+	s := up(t, 3, Options{SSH: true, NAT: 2})
+	a, b, c := s.Hosts[0], s.Hosts[1], s.Hosts[2]
+	to := func(from *Host, address string) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return from.Command(ctx, "bash", "-c", "exec 3<>/dev/tcp/"+address+"/22").Run() == nil
+	}
+	if !to(b, a.Addr) || !to(c, a.Addr) {
+		t.Error("those behind NAT don't get out")
+	}
+	for _, address := range []string{b.Addr, b.Outside} {
+		if to(a, address) || to(c, address) {
+			t.Errorf("one behind NAT is reached at %s", address)
+		}
+	}
+}

@@ -22,7 +22,7 @@ func Missing() error {
 	if os.Geteuid() != 0 {
 		errs = append(errs, errors.New("hosts in namespaces need root"))
 	}
-	for _, tool := range []string{"dockerd", "docker", "ip", "iptables", "nsenter", "mount", "hostname", "ssh-keygen", "/usr/sbin/sshd"} {
+	for _, tool := range []string{"dockerd", "docker", "ip", "iptables", "nft", "nsenter", "mount", "hostname", "ssh-keygen", "/usr/sbin/sshd"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			errs = append(errs, errors.New("hosts in namespaces need "+tool))
 		}
