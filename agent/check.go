@@ -103,17 +103,25 @@ func (a *Agent) inspect(ctx context.Context, found func(peer, what string, err e
 		}
 		found("", "names", err, fmt.Sprintf("it answers on %d networks", seen.Networks))
 	}
+	if seen.ForwardError != "" {
+		found("", "nat", errors.New(seen.ForwardError), "")
+	}
 	for _, peer := range a.plane.Nodes() {
 		var err error
+		way := a.plane.Way(peer.Id)
 		switch why := seen.Unreached[peer.Id]; {
 		case peer.Id == a.cfg.NodeID:
 			continue
 		case peer.Relay == "" || a.cfg.Peers == nil:
 			err = errors.New("it is not known where: the node says no address of its own")
+		case way.Blocked != "":
+			err = errors.New(way.Blocked)
+		case why != "" && way.Relay != peer.Relay:
+			err = fmt.Errorf("%s: it is behind NAT (%s) and reached through the mesh, at %s", why, peer.Behind, way.Relay)
 		case why != "":
 			err = fmt.Errorf("%s: let TCP to %s through the firewalls between", why, peer.Relay)
 		}
-		found(peer.Name, "relay", err, "its published ports' tasks are reached at "+peer.Relay)
+		found(peer.Name, "relay", err, "its published ports' tasks are reached at "+way.Relay)
 	}
 }
 
@@ -122,12 +130,16 @@ func (a *Agent) tryMesh(ctx context.Context, peer *api.EndpointNode, found func(
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	if !a.networks.overlay.Meshes(peer.MeshAddress) {
-		found(peer.Name, "mesh", nil, "not needed: no encrypted network has tasks on both")
+		if why := a.plane.Way(peer.Id).Blocked; why != "" {
+			found(peer.Name, "mesh", errors.New(why), "")
+		} else {
+			found(peer.Name, "mesh", nil, "not needed: no encrypted network has tasks on both")
+		}
 		return
 	}
 	took, err := echo(ctx, peer.MeshAddress, 0)
 	if err != nil {
-		found(peer.Name, "mesh", fmt.Errorf("no answer through the mesh from %s: let UDP to %s through the firewalls between (%s)", peer.MeshAddress, peer.MeshEndpoint, a.handshake(peer.MeshKey)), "")
+		found(peer.Name, "mesh", fmt.Errorf("no answer through the mesh from %s: %s (%s)", peer.MeshAddress, a.plane.Way(peer.Id).MeshHint, a.handshake(peer.MeshKey)), "")
 		return
 	}
 	found(peer.Name, "mesh", nil, fmt.Sprintf("it answers in %s, %s", took.Round(10*time.Microsecond), a.handshake(peer.MeshKey)))

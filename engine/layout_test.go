@@ -52,6 +52,7 @@ var may = map[string][]string{
 	"agent/health":      {"engine/api"},
 	"agent/network":     {"engine/api"},
 	"agent/ingress":     {"engine/api", "agent/sockets"},
+	"agent/meshrelay":   nil,
 	"agent/relay":       nil,
 	"agent/detached":    nil,
 	"agent/sockets":     nil,
@@ -66,7 +67,7 @@ var may = map[string][]string{
 	"agent/virtual":     {"engine/api"},
 	"agent/names":       {"engine/api", "agent/sockets"},
 	// The data plane's process is put together of its parts, like the agent.
-	"agent/carrier": {"engine/api", "engine/api/apiconnect", "agent/ingress", "agent/relay", "agent/names", "agent/sockets", "agent/detached"},
+	"agent/carrier": {"engine/api", "engine/api/apiconnect", "agent/ingress", "agent/relay", "agent/meshrelay", "agent/names", "agent/sockets", "agent/detached"},
 	"agent":         {"engine/api", "engine/api/apiconnect", "agent/*"},
 
 	"builtins":           {"engine/api", "engine/spec", "engine/spelling"},

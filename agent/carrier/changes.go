@@ -20,7 +20,7 @@ func keyOf(r *api.Route) routeKey { return routeKey{r.HostIp, r.Protocol, r.Port
 // concern one service of many.
 func changes(from, to *api.Published) *api.PublishRequest {
 	if from == nil {
-		return &api.PublishRequest{Full: true, Routes: to.Routes, Nodes: to.Nodes, ReachableChanged: true, Reachable: to.Reachable}
+		return &api.PublishRequest{Full: true, Routes: to.Routes, Nodes: to.Nodes, ReachableChanged: true, Reachable: to.Reachable, ForwardedChanged: true, Forwarded: to.Forwarded}
 	}
 	q := &api.PublishRequest{}
 	before := make(map[routeKey]*api.Route, len(from.Routes))
@@ -44,12 +44,15 @@ func changes(from, to *api.Published) *api.PublishRequest {
 	if !slices.EqualFunc(from.Reachable, to.Reachable, func(a, b *api.RelayTask) bool { return proto.Equal(a, b) }) {
 		q.ReachableChanged, q.Reachable = true, to.Reachable
 	}
+	if !slices.Equal(from.Forwarded, to.Forwarded) {
+		q.ForwardedChanged, q.Forwarded = true, to.Forwarded
+	}
 	return q
 }
 
 // follow is what is published after changes.
 func follow(from *api.Published, q *api.PublishRequest) *api.Published {
-	to := &api.Published{Nodes: q.Nodes, Reachable: q.Reachable}
+	to := &api.Published{Nodes: q.Nodes, Reachable: q.Reachable, Forwarded: q.Forwarded}
 	if from == nil || q.Full {
 		to.Routes = q.Routes
 		return to
@@ -69,6 +72,9 @@ func follow(from *api.Published, q *api.PublishRequest) *api.Published {
 	}
 	if !q.ReachableChanged {
 		to.Reachable = from.Reachable
+	}
+	if !q.ForwardedChanged {
+		to.Forwarded = from.Forwarded
 	}
 	return to
 }

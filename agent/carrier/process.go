@@ -65,6 +65,7 @@ type process struct {
 	names   *names.Server
 	others  *relay.Client
 	relay   *relay.Server
+	between *forwarder
 	end     context.CancelFunc
 
 	publishing sync.Mutex
@@ -90,6 +91,7 @@ type taskPort struct {
 func serve(ctx context.Context, wallet Wallet, dir string, number, before int, up func()) error {
 	p := &process{wallet: wallet, hub: &hub{}, sockets: &sockets.Set{}}
 	p.log = slog.New(p.hub)
+	p.between = &forwarder{sockets: p.sockets, log: p.log, file: filepath.Join(dir, "forwarded.json")}
 	if before > 0 {
 		from, err := sockets.DialUnix(ctx, "unixpacket", dir, gives(before))
 		if err != nil {
@@ -100,6 +102,7 @@ func serve(ctx context.Context, wallet Wallet, dir string, number, before int, u
 		if err != nil {
 			return fmt.Errorf("cannot take over from the carrier before: %w", err)
 		}
+		p.between.read()
 	}
 	asks, err := sockets.ListenUnix("unix", dir, asked(number))
 	if err != nil {
@@ -154,6 +157,7 @@ func (p *process) give(ctx context.Context, l net.Listener) {
 		if err != nil {
 			return
 		}
+		p.between.write()
 		if err := p.sockets.Give(c.(*net.UnixConn)); err != nil {
 			p.log.Warn("a successor didn't get the listening sockets", "error", err)
 		}
@@ -193,6 +197,7 @@ func (p *process) retire() {
 		all.Go(p.ports.Retire)
 		all.Go(p.names.Retire)
 		all.Go(func() { p.relay.Retire(ctx) })
+		p.between.end()
 		all.Wait()
 		p.end()
 	}()
@@ -242,7 +247,11 @@ func (p *process) publish(q *api.PublishRequest) {
 	for _, t := range all.Reachable {
 		p.tasks[taskPort{t.TaskId, t.Port}] = t.Address
 	}
+	port, retired := p.port, p.retired
 	p.mu.Unlock()
+	if !retired {
+		p.between.serve(p.ctx, port, all.Forwarded)
+	}
 	p.ports.Publish(all.Routes)
 }
 

@@ -50,7 +50,7 @@ func (s service) Traffic(_ context.Context, r *connect.Request[api.TrafficQuery]
 }
 
 func (s service) Inspect(ctx context.Context, r *connect.Request[api.InspectRequest]) (*connect.Response[api.Inspection], error) {
-	seen := &api.Inspection{Unreached: map[string]string{}}
+	seen := &api.Inspection{Unreached: map[string]string{}, ForwardError: s.p.between.trouble()}
 	var work sync.WaitGroup
 	work.Go(func() {
 		n, err := s.p.names.Check(ctx)

@@ -240,6 +240,11 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 		wanted[key] = true
 		peer := wgtypes.PeerConfig{PublicKey: key, PersistentKeepaliveInterval: &every, ReplaceAllowedIPs: true, AllowedIPs: []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}}}
 		old, there := known[key]
+		if at := m.endpoints[key]; there && at != "" && p.Endpoint != "" && at != p.Endpoint {
+			// What was agreed on isn't known at a relay that comes in between: both sides begin anew.
+			cfg.Peers = append(cfg.Peers, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+			there = false
+		}
 		if p.Endpoint != "" && (!there || m.endpoints[key] != p.Endpoint) { // else it may have moved, and WireGuard knows better
 			if peer.Endpoint, err = net.ResolveUDPAddr("udp", p.Endpoint); err != nil {
 				unresolved = append(unresolved, err)

@@ -1,7 +1,9 @@
 package network
 
 import (
+	"hash/fnv"
 	"net"
+	"slices"
 
 	"orch/engine/api"
 )
@@ -9,7 +11,8 @@ import (
 // A node behind NAT reaches those with an address of their own, and they can only
 // answer it. So it is in the mesh with all of them, keeps the way open, and is
 // reached through the mesh alone. Nodes behind the same NAT reach each other at
-// their own addresses.
+// their own addresses; between those behind different ones a node with an address
+// of its own relays, if one is labelled for that.
 
 // apart says that there is a NAT between two nodes.
 func apart(a, b *api.EndpointNode) bool { return a.GetBehind() != b.GetBehind() }
@@ -26,7 +29,47 @@ func (t *table) endpoint(self, other *api.EndpointNode) (address string, ok bool
 	case self.GetBehind() == "":
 		return "", true
 	}
-	return "", false
+	r := t.between(self, other)
+	return r.GetRelay(), r != nil
+}
+
+// between is the node that relays for two others, both of which find the same one;
+// nil: there is none.
+func (t *table) between(a, b *api.EndpointNode) (best *api.EndpointNode) {
+	pair := min(a.Id, b.Id) + " " + max(a.Id, b.Id) + " "
+	weight := func(n *api.EndpointNode) uint64 { // the highest one has it (rendezvous hashing)
+		h := fnv.New64a()
+		h.Write([]byte(pair + n.Id))
+		return h.Sum64()
+	}
+	for _, n := range t.nodes {
+		if !relays(n) {
+			continue
+		}
+		if best == nil || best.Suspect && !n.Suspect || best.Suspect == n.Suspect && weight(n) > weight(best) {
+			best = n
+		}
+	}
+	return best
+}
+
+// relays says that a node can relay between others: they all reach it.
+func relays(n *api.EndpointNode) bool {
+	return n.GetRelays() && n.GetBehind() == "" && n.GetRelay() != ""
+}
+
+// forwarded are the keys of the nodes that a node relays between, in order.
+func (t *table) forwarded(self *api.EndpointNode) (keys []string) {
+	if !relays(self) {
+		return nil
+	}
+	for _, n := range t.nodes {
+		if n.Behind != "" && meshed(n) {
+			keys = append(keys, n.MeshKey)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // relay is where a node reaches the relay of another; "": it can't.

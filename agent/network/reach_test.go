@@ -50,3 +50,37 @@ func TestBehindNAT(t *testing.T) {
 	check("a", "C= D=", "a=a:4748 b=b:4748 c=mesh-c:4748 d=mesh-d:4748 e=")
 	check("e", "A=a:4749 B=b:4749", "a=a:4748 b=b:4748 c= d= e=e:4748")
 }
+
+// Of several that relay, the two sides choose the same, as long as it is heard of.
+func TestRelayedBetween(t *testing.T) {
+	tab := sites()
+	if w := tab.way(tab.nodes["c"], tab.nodes["e"]); !strings.Contains(w.Blocked, "orch node label NODE relay=yes") {
+		t.Errorf("without a relay: %+v", w)
+	}
+	tab.nodes["a"].Relays, tab.nodes["b"].Relays, tab.nodes["c"].Relays = true, true, true
+	seen := map[string]bool{}
+	for _, silent := range []string{"", "a", "b"} {
+		for _, id := range []string{"a", "b"} {
+			tab.nodes[id].Suspect = id == silent
+		}
+		there, back := tab.way(tab.nodes["c"], tab.nodes["e"]), tab.way(tab.nodes["e"], tab.nodes["c"])
+		x, _ := tab.endpoint(tab.nodes["c"], tab.nodes["e"])
+		y, _ := tab.endpoint(tab.nodes["e"], tab.nodes["c"])
+		if x != y || x == silent+":4748" || x != "a:4748" && x != "b:4748" {
+			t.Errorf("%q is silent: at %q and at %q", silent, x, y)
+		}
+		if there.Relay != "mesh-e:4748" || back.Relay != "mesh-c:4748" || there.Blocked+back.Blocked != "" || !strings.Contains(there.MeshHint, x) {
+			t.Errorf("%q is silent: %+v, %+v", silent, there, back)
+		}
+		seen[x] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("it is always the same: %v", seen)
+	}
+	if got := strings.Join(tab.forwarded(tab.nodes["a"]), " "); got != "C D E" {
+		t.Errorf("it forwards between %s", got)
+	}
+	if got := tab.forwarded(tab.nodes["c"]); got != nil {
+		t.Errorf("one behind NAT forwards between %v", got)
+	}
+}

@@ -152,7 +152,7 @@ func (t *table) address(e *api.Endpoint, port uint32, local map[string]Local) st
 // published is all that leads to tasks from a node, and from others to those
 // there.
 func (t *table) published(node string, local map[string]Local) *api.Published {
-	all := &api.Published{Routes: t.routes(node, local)}
+	all := &api.Published{Routes: t.routes(node, local), Forwarded: t.forwarded(t.nodes[node])}
 	for _, id := range slices.Sorted(maps.Keys(t.nodes)) {
 		all.Nodes = append(all.Nodes, &api.RelayNode{Id: id, Relay: t.relay(t.nodes[node], t.nodes[id])})
 	}

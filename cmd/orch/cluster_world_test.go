@@ -30,6 +30,18 @@ type world struct {
 const worldImage = "orch-world/server:1"
 
 func newWorld(t *testing.T) *world {
+	w := newHosts(t, hosts.Options{Docker: true})
+	w.orch(w.Hosts[0], "cluster", "init", "--advertise", w.Hosts[0].Addr)
+	token := strings.TrimSpace(w.orch(w.Hosts[0], "cluster", "token", "-q", "engine"))
+	for _, h := range w.Hosts[1:] {
+		w.orch(h, "join", "--token", token, "--advertise", h.Addr, w.Hosts[0].Addr)
+	}
+	w.whole()
+	return w
+}
+
+// newHosts is a world without a cluster.
+func newHosts(t *testing.T, o hosts.Options) *world {
 	if testing.Short() {
 		t.Skip("hosts take seconds: not with -short")
 	}
@@ -39,7 +51,7 @@ func newWorld(t *testing.T) *world {
 		}
 		t.Skip(err)
 	}
-	set, err := hosts.Up(t.Context(), 3, hosts.Options{Docker: true})
+	set, err := hosts.Up(t.Context(), 3, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,12 +80,6 @@ func newWorld(t *testing.T) *world {
 	if err := os.WriteFile(w.program(), content, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	w.orch(w.Hosts[0], "cluster", "init", "--advertise", w.Hosts[0].Addr)
-	token := strings.TrimSpace(w.orch(w.Hosts[0], "cluster", "token", "-q", "engine"))
-	for _, h := range w.Hosts[1:] {
-		w.orch(h, "join", "--token", token, "--advertise", h.Addr, w.Hosts[0].Addr)
-	}
-	w.whole()
 	return w
 }
 

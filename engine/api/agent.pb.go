@@ -1095,7 +1095,8 @@ type EndpointNode struct {
 	MeshEndpoint  string                 `protobuf:"bytes,6,opt,name=mesh_endpoint,json=meshEndpoint,proto3" json:"mesh_endpoint,omitempty"` // host:port, UDP
 	MeshAddress   string                 `protobuf:"bytes,7,opt,name=mesh_address,json=meshAddress,proto3" json:"mesh_address,omitempty"`
 	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
-	Behind        string                 `protobuf:"bytes,9,opt,name=behind,proto3" json:"behind,omitempty"` // address of the NAT that it is behind; empty: it is reached at its own
+	Behind        string                 `protobuf:"bytes,9,opt,name=behind,proto3" json:"behind,omitempty"`   // address of the NAT that it is behind; empty: it is reached at its own
+	Relays        bool                   `protobuf:"varint,10,opt,name=relays,proto3" json:"relays,omitempty"` // it may forward the mesh's datagrams of others, at its relay's port, UDP
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1191,6 +1192,13 @@ func (x *EndpointNode) GetBehind() string {
 		return x.Behind
 	}
 	return ""
+}
+
+func (x *EndpointNode) GetRelays() bool {
+	if x != nil {
+		return x.Relays
+	}
+	return false
 }
 
 // EndpointService is what all endpoints of a service have in common.
@@ -2468,7 +2476,7 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\x06subnet\x18\x03 \x01(\tR\x06subnet\x12\x1c\n" +
 	"\tencrypted\x18\x04 \x01(\bR\tencrypted\x12\x1a\n" +
 	"\binternal\x18\x05 \x01(\bR\binternal\x12\x10\n" +
-	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\xf7\x01\n" +
+	"\x03mtu\x18\x06 \x01(\x05R\x03mtu\"\x8f\x02\n" +
 	"\fEndpointNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05relay\x18\x02 \x01(\tR\x05relay\x12\x18\n" +
@@ -2478,7 +2486,9 @@ const file_engine_api_agent_proto_rawDesc = "" +
 	"\rmesh_endpoint\x18\x06 \x01(\tR\fmeshEndpoint\x12!\n" +
 	"\fmesh_address\x18\a \x01(\tR\vmeshAddress\x12\x12\n" +
 	"\x04name\x18\b \x01(\tR\x04name\x12\x16\n" +
-	"\x06behind\x18\t \x01(\tR\x06behind\"\xc5\x02\n" +
+	"\x06behind\x18\t \x01(\tR\x06behind\x12\x16\n" +
+	"\x06relays\x18\n" +
+	" \x01(\bR\x06relays\"\xc5\x02\n" +
 	"\x0fEndpointService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x05ports\x18\x02 \x03(\v2\x11.orch.v1.PortSpecR\x05ports\x12\x18\n" +

@@ -127,6 +127,7 @@ type Published struct {
 	Routes        []*Route               `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
 	Nodes         []*RelayNode           `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`         // whose tasks are reached, and who may reach those here
 	Reachable     []*RelayTask           `protobuf:"bytes,3,rep,name=reachable,proto3" json:"reachable,omitempty"` // of this node
+	Forwarded     []string               `protobuf:"bytes,4,rep,name=forwarded,proto3" json:"forwarded,omitempty"` // public keys of the nodes whose mesh datagrams it forwards to each other, base64
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +179,13 @@ func (x *Published) GetNodes() []*RelayNode {
 func (x *Published) GetReachable() []*RelayTask {
 	if x != nil {
 		return x.Reachable
+	}
+	return nil
+}
+
+func (x *Published) GetForwarded() []string {
+	if x != nil {
+		return x.Forwarded
 	}
 	return nil
 }
@@ -382,6 +390,8 @@ type PublishRequest struct {
 	Nodes            []*RelayNode           `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`     // all, if there are any
 	ReachableChanged bool                   `protobuf:"varint,5,opt,name=reachable_changed,json=reachableChanged,proto3" json:"reachable_changed,omitempty"`
 	Reachable        []*RelayTask           `protobuf:"bytes,6,rep,name=reachable,proto3" json:"reachable,omitempty"` // all, if they changed
+	ForwardedChanged bool                   `protobuf:"varint,7,opt,name=forwarded_changed,json=forwardedChanged,proto3" json:"forwarded_changed,omitempty"`
+	Forwarded        []string               `protobuf:"bytes,8,rep,name=forwarded,proto3" json:"forwarded,omitempty"` // all, if they changed
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -454,6 +464,20 @@ func (x *PublishRequest) GetReachableChanged() bool {
 func (x *PublishRequest) GetReachable() []*RelayTask {
 	if x != nil {
 		return x.Reachable
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetForwardedChanged() bool {
+	if x != nil {
+		return x.ForwardedChanged
+	}
+	return false
+}
+
+func (x *PublishRequest) GetForwarded() []string {
+	if x != nil {
+		return x.Forwarded
 	}
 	return nil
 }
@@ -711,6 +735,7 @@ type Inspection struct {
 	Networks      uint32                 `protobuf:"varint,2,opt,name=networks,proto3" json:"networks,omitempty"` // on which names are answered
 	NamesError    string                 `protobuf:"bytes,3,opt,name=names_error,json=namesError,proto3" json:"names_error,omitempty"`
 	Unreached     map[string]string      `protobuf:"bytes,4,rep,name=unreached,proto3" json:"unreached,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // nodes whose relay isn't reached, and why
+	ForwardError  string                 `protobuf:"bytes,5,opt,name=forward_error,json=forwardError,proto3" json:"forward_error,omitempty"`                                                 // why it doesn't forward the mesh's datagrams
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -764,6 +789,13 @@ func (x *Inspection) GetUnreached() map[string]string {
 		return x.Unreached
 	}
 	return nil
+}
+
+func (x *Inspection) GetForwardError() string {
+	if x != nil {
+		return x.ForwardError
+	}
+	return ""
 }
 
 type WatchRequest struct {
@@ -1121,11 +1153,12 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aretired\x18\x02 \x01(\bR\aretired\x12\x1d\n" +
 	"\n" +
-	"relay_port\x18\x03 \x01(\rR\trelayPort\"\x8f\x01\n" +
+	"relay_port\x18\x03 \x01(\rR\trelayPort\"\xad\x01\n" +
 	"\tPublished\x12&\n" +
 	"\x06routes\x18\x01 \x03(\v2\x0e.orch.v1.RouteR\x06routes\x12(\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x12.orch.v1.RelayNodeR\x05nodes\x120\n" +
-	"\treachable\x18\x03 \x03(\v2\x12.orch.v1.RelayTaskR\treachable\"1\n" +
+	"\treachable\x18\x03 \x03(\v2\x12.orch.v1.RelayTaskR\treachable\x12\x1c\n" +
+	"\tforwarded\x18\x04 \x03(\tR\tforwarded\"1\n" +
 	"\tRelayNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05relay\x18\x02 \x01(\tR\x05relay\"R\n" +
@@ -1138,14 +1171,16 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x14\n" +
 	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x18\n" +
 	"\abridges\x18\x04 \x03(\fR\abridges\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\"\xff\x01\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\"\xca\x02\n" +
 	"\x0ePublishRequest\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12&\n" +
 	"\x06routes\x18\x02 \x03(\v2\x0e.orch.v1.RouteR\x06routes\x12(\n" +
 	"\aremoved\x18\x03 \x03(\v2\x0e.orch.v1.RouteR\aremoved\x12(\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x12.orch.v1.RelayNodeR\x05nodes\x12+\n" +
 	"\x11reachable_changed\x18\x05 \x01(\bR\x10reachableChanged\x120\n" +
-	"\treachable\x18\x06 \x03(\v2\x12.orch.v1.RelayTaskR\treachable\"\x11\n" +
+	"\treachable\x18\x06 \x03(\v2\x12.orch.v1.RelayTaskR\treachable\x12+\n" +
+	"\x11forwarded_changed\x18\a \x01(\bR\x10forwardedChanged\x12\x1c\n" +
+	"\tforwarded\x18\b \x03(\tR\tforwarded\"\x11\n" +
 	"\x0fPublishResponse\"\x11\n" +
 	"\x0fResolveResponse\"#\n" +
 	"\rAdmitResponse\x12\x12\n" +
@@ -1159,13 +1194,14 @@ const file_engine_api_carrier_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"&\n" +
 	"\x0eInspectRequest\x12\x14\n" +
-	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\xc9\x01\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\xee\x01\n" +
 	"\n" +
 	"Inspection\x12\x1a\n" +
 	"\bnetworks\x18\x02 \x01(\rR\bnetworks\x12\x1f\n" +
 	"\vnames_error\x18\x03 \x01(\tR\n" +
 	"namesError\x12@\n" +
-	"\tunreached\x18\x04 \x03(\v2\".orch.v1.Inspection.UnreachedEntryR\tunreached\x1a<\n" +
+	"\tunreached\x18\x04 \x03(\v2\".orch.v1.Inspection.UnreachedEntryR\tunreached\x12#\n" +
+	"\rforward_error\x18\x05 \x01(\tR\fforwardError\x1a<\n" +
 	"\x0eUnreachedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0e\n" +

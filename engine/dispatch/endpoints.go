@@ -211,11 +211,19 @@ func byNetwork(stack string, byName map[string]string) map[string]string {
 // endpointNode is what other nodes need to know of one.
 func endpointNode(n *api.Node, suspect bool) *api.EndpointNode {
 	f := n.Facts
-	e := &api.EndpointNode{Id: n.Id, Name: n.Name, Relay: f.GetRelay(), Suspect: suspect, Address: f.GetAddress(), Behind: f.GetPlane().GetBehind()}
+	e := &api.EndpointNode{Id: n.Id, Name: n.Name, Relay: f.GetRelay(), Suspect: suspect, Address: f.GetAddress(), Behind: f.GetPlane().GetBehind(), Relays: relays(n)}
 	if p := f.GetPlane(); p.GetMeshKey() != "" && p.MeshPort > 0 && n.MeshAddress != "" {
 		e.MeshKey, e.MeshAddress, e.MeshEndpoint = p.MeshKey, n.MeshAddress, net.JoinHostPort(f.GetAddress(), strconv.FormatUint(uint64(p.MeshPort), 10))
 	}
 	return e
+}
+
+// relayLabel is that of nodes which may relay between others.
+const relayLabel = "relay"
+
+func relays(n *api.Node) bool {
+	value, is := n.Labels[relayLabel]
+	return is && value != "false" && value != "no"
 }
 
 // suspectAfter without a word, which is when a heartbeat is missing, a node's
