@@ -119,6 +119,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.networks != nil {
 		a.networks.run(ctx, &work)
 	}
+	work.Go(func() { a.keepWays(ctx) })
 	work.Go(func() { a.worker.Run(ctx) })
 	known := make(chan struct{})
 	work.Go(func() { a.watch(ctx, known) })

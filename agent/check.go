@@ -121,6 +121,9 @@ func (a *Agent) inspect(ctx context.Context, found func(peer, what string, err e
 		case why != "":
 			err = fmt.Errorf("%s: let TCP to %s through the firewalls between", why, peer.Relay)
 		}
+		for _, n := range way.Plain {
+			found(peer.Name, "network", fmt.Errorf("%s isn't encrypted, and doesn't lead through the NAT between: leave out encrypted = False", n), "")
+		}
 		found(peer.Name, "relay", err, "its published ports' tasks are reached at "+way.Relay)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -266,6 +267,39 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 		return errors.Join(unresolved...)
 	}
 	return errors.Join(append(unresolved, c.ConfigureDevice(m.name, cfg))...)
+}
+
+// Again has the device agree with a peer anew: one that began anew, or a relay
+// between that did, knows nothing of what was agreed on before.
+func (m *Mesh) Again(public string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key, err := wgtypes.ParseKey(public)
+	if err != nil {
+		return err
+	}
+	d, err := m.device()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(d.Peers, func(p wgtypes.Peer) bool { return p.PublicKey == key })
+	if i < 0 || m.endpoints[key] == "" {
+		return nil // it speaks first
+	}
+	endpoint, err := net.ResolveUDPAddr("udp", m.endpoints[key])
+	if err != nil {
+		return err
+	}
+	c, err := wgctrl.New()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	every := keepalive
+	return c.ConfigureDevice(m.name, wgtypes.Config{Peers: []wgtypes.PeerConfig{
+		{PublicKey: key, Remove: true},
+		{PublicKey: key, PersistentKeepaliveInterval: &every, Endpoint: endpoint, ReplaceAllowedIPs: true, AllowedIPs: d.Peers[i].AllowedIPs},
+	}})
 }
 
 // PeerState is how a peer was last heard of.

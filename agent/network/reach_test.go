@@ -84,3 +84,15 @@ func TestRelayedBetween(t *testing.T) {
 		t.Errorf("one behind NAT forwards between %v", got)
 	}
 }
+
+// Networks that aren't encrypted don't lead through NAT, which is told.
+func TestPlainThroughNAT(t *testing.T) {
+	tab := wide()
+	if w := tab.way(tab.nodes["n"], tab.nodes["m"]); len(w.Plain) > 0 {
+		t.Errorf("without NAT: %+v", w)
+	}
+	tab.nodes["m"].Behind = "nat"
+	if w := tab.way(tab.nodes["n"], tab.nodes["m"]); !slices.Equal(w.Plain, []string{"s/b"}) {
+		t.Errorf("with one: %+v", w)
+	}
+}

@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"slices"
 
 	"orch/engine/api"
 )
@@ -11,6 +12,9 @@ type Way struct {
 	Relay    string // host:port of its relay; empty: not at all
 	Blocked  string // why it isn't reached, and what can be done
 	MeshHint string // what must be let through for the mesh
+	// Plain are the networks with tasks on both that don't lead there: they aren't
+	// encrypted, and there is a NAT between.
+	Plain []string
 }
 
 // Way says how another node is reached.
@@ -21,7 +25,7 @@ func (p *Plane) Way(id string) Way {
 }
 
 func (t *table) way(self, other *api.EndpointNode) Way {
-	w := Way{Relay: t.relay(self, other)}
+	w := Way{Relay: t.relay(self, other), Plain: t.plain(self, other)}
 	endpoint, ok := t.endpoint(self, other)
 	switch {
 	case !ok:
@@ -36,4 +40,17 @@ func (t *table) way(self, other *api.EndpointNode) Way {
 		w.MeshHint = fmt.Sprintf("let UDP to %s through the firewalls between", endpoint)
 	}
 	return w
+}
+
+func (t *table) plain(self, other *api.EndpointNode) (all []string) {
+	if !apart(self, other) {
+		return nil
+	}
+	there := t.here(other.GetId())
+	for _, id := range t.here(self.GetId()) {
+		if !t.networks[id].GetEncrypted() && slices.Contains(there, id) {
+			all = append(all, id)
+		}
+	}
+	return all
 }
