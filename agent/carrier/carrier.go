@@ -309,7 +309,7 @@ func (c *Carrier) admit(ctx context.Context, p *peer) error {
 	}
 	c.mu.Unlock()
 	port, err := p.admit(ctx, a)
-	if err != nil {
+	if err != nil || p.retired.Load() { // where one listened is nobody's way any more
 		return err
 	}
 	c.mu.Lock()
