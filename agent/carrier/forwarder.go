@@ -22,6 +22,7 @@ type forwarder struct {
 
 	mu    sync.Mutex
 	relay *meshrelay.Relay // nil: not needed yet
+	port  uint32           // where it should listen; 0: not known yet
 	conn  *net.UDPConn
 	ended bool
 	said  string // why it doesn't work
@@ -45,18 +46,31 @@ func (f *forwarder) serve(ctx context.Context, port uint32, keys []string) {
 		}
 	}
 	f.relay.Serve(all)
-	if f.conn != nil || port == 0 {
+	f.port = port
+	f.listen(ctx)
+}
+
+// again listens, if it should and could not.
+func (f *forwarder) again(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listen(ctx)
+}
+
+// listen does so, if it should; f.mu is held.
+func (f *forwarder) listen(ctx context.Context) {
+	if f.ended || f.conn != nil || f.port == 0 {
 		return
 	}
-	var err error
-	f.said = ""
-	f.conn, err = f.sockets.ListenPacket(ctx, "udp", ":"+strconv.FormatUint(uint64(port), 10), false)
+	conn, err := f.sockets.ListenPacket(ctx, "udp", ":"+strconv.FormatUint(uint64(f.port), 10), false)
 	if err != nil {
-		f.said = "it doesn't relay between nodes behind NAT: " + err.Error()
-		f.log.Error("nodes behind NAT aren't relayed between", "error", err)
+		if text := "it doesn't relay between nodes behind NAT: " + err.Error(); text != f.said {
+			f.said = text
+			f.log.Error("nodes behind NAT aren't relayed between; trying again", "error", err)
+		}
 		return
 	}
-	conn := f.conn
+	f.said, f.conn = "", conn
 	context.AfterFunc(ctx, func() { conn.Close() })
 	go func() { // ends with conn
 		if err := f.relay.Run(conn); ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {

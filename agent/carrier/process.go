@@ -165,7 +165,8 @@ func (p *process) give(ctx context.Context, l net.Listener) {
 	}
 }
 
-// look ends the carrier when its socket's file is gone.
+// look ends the carrier when its socket's file is gone, and tries again what
+// failed.
 func (p *process) look(ctx context.Context, file string) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -178,6 +179,7 @@ func (p *process) look(ctx context.Context, file string) {
 				p.end()
 				return
 			}
+			p.between.again(ctx)
 		}
 	}
 }
