@@ -51,6 +51,9 @@ func (a *Agent) check(ctx context.Context, q *api.CheckQuery) []*api.Finding {
 	}
 	for _, peer := range a.plane.Nodes() {
 		if peer.Id == a.cfg.NodeID {
+			if peer.Relays && peer.Behind != "" {
+				found("", "nat", fmt.Errorf("it is labelled relay, but behind NAT itself (%s): label one with an address of its own", peer.Behind), "")
+			}
 			continue
 		}
 		if a.networks != nil && a.networks.mesh != nil && peer.MeshKey != "" {

@@ -133,9 +133,6 @@ func (c *Carrier) active() *peer {
 
 // find gets in touch with the carriers that an agent before this one has started.
 func (c *Carrier) find(ctx context.Context) error {
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return err
-	}
 	for _, number := range c.numbers() {
 		c.mu.Lock()
 		known := slices.ContainsFunc(c.all, func(p *peer) bool { return p.number == number })
@@ -185,6 +182,9 @@ func (c *Carrier) numbers() (all []int) {
 // start starts a carrier, after the one whose sockets it takes (nil: after none),
 // and tells it all that is known; c.change is held.
 func (c *Carrier) start(ctx context.Context, before *peer) error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return err
+	}
 	number, predecessor := 1, 0
 	if all := c.numbers(); len(all) > 0 {
 		number = all[len(all)-1] + 1

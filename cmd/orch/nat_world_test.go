@@ -61,6 +61,11 @@ func TestClusterBehindNAT(t *testing.T) {
 	if out = []byte(strings.Join(strings.Fields(string(out)), " ")); err == nil || !strings.Contains(string(out), "n2 n3 mesh WRONG both are behind NAT") || !strings.Contains(string(out), "label a node that both reach with `orch node label NODE relay=yes`") {
 		t.Errorf("without a relay: %v\n%s", err, out)
 	}
+	w.orch(lead, "node", "label", "n3", "relay=yes")
+	if out, err := w.command(lead, "network", "check").Output(); err == nil || !strings.Contains(string(out), "it is labelled relay, but behind NAT itself ("+w.Hosts[2].Outside+")") {
+		t.Errorf("with the label on one behind NAT: %v\n%s", err, out)
+	}
+	w.orch(lead, "node", "label", "n3", "relay-")
 	w.orch(lead, "node", "label", "n1", "relay=yes")
 	w.reachFar()
 	if out := w.orch(lead, "network", "check"); strings.Contains(out, "WRONG") || strings.Count(out, " mesh ") != 6 || strings.Count(out, " packets ") != 6 {
