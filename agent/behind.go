@@ -18,15 +18,18 @@ func (a *Agent) observed(address string) {
 	if a.cfg.Peers == nil {
 		return // it is alone
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookWithin)
-	defer cancel()
-	said, _ := net.DefaultResolver.LookupHost(ctx, a.cfg.Address)
 	own, err := net.InterfaceAddrs()
 	if err != nil {
 		a.cfg.Logger.Warn("it isn't known whether this host is behind NAT", "error", err)
 		return
 	}
-	behind := nat(address, said, own)
+	behind := nat(address, nil, own)
+	if behind != "" { // only then the session waits for a name
+		ctx, cancel := context.WithTimeout(context.Background(), lookWithin)
+		defer cancel()
+		said, _ := net.DefaultResolver.LookupHost(ctx, a.cfg.Address)
+		behind = nat(address, said, own)
+	}
 	a.mu.Lock()
 	changed := a.behind != behind
 	a.behind = behind

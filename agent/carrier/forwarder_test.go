@@ -3,9 +3,11 @@ package carrier
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -83,5 +85,13 @@ func TestForwarderHandsOver(t *testing.T) {
 	last.read()
 	if last.relay != nil {
 		t.Error("that was for another one")
+	}
+	if err := os.WriteFile(last.file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last.read()
+	last.serve(t.Context(), 0, nil)
+	if _, err := os.Stat(last.file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is damaged is still there: %v", err)
 	}
 }

@@ -249,11 +249,9 @@ func (p *process) publish(q *api.PublishRequest) {
 	for _, t := range all.Reachable {
 		p.tasks[taskPort{t.TaskId, t.Port}] = t.Address
 	}
-	port, retired := p.port, p.retired
+	port := p.port
 	p.mu.Unlock()
-	if !retired {
-		p.between.serve(p.ctx, port, all.Forwarded)
-	}
+	p.between.serve(p.ctx, port, all.Forwarded)
 	p.ports.Publish(all.Routes)
 }
 

@@ -230,7 +230,6 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 	for _, p := range now.Peers {
 		known[p.PublicKey] = p
 	}
-	every := keepalive
 	var unresolved []error
 	for _, p := range peers {
 		key, err := wgtypes.ParseKey(p.Key)
@@ -239,11 +238,11 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 			continue // a node that tells nonsense is not reached
 		}
 		wanted[key] = true
-		peer := wgtypes.PeerConfig{PublicKey: key, PersistentKeepaliveInterval: &every, ReplaceAllowedIPs: true, AllowedIPs: []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}}}
+		peer := peerOf(key, []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}})
 		old, there := known[key]
 		if at := m.endpoints[key]; there && at != "" && p.Endpoint != "" && at != p.Endpoint {
 			// What was agreed on isn't known at a relay that comes in between: both sides begin anew.
-			cfg.Peers = append(cfg.Peers, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+			cfg.Peers = append(cfg.Peers, without(key))
 			there = false
 		}
 		if p.Endpoint != "" && (!there || m.endpoints[key] != p.Endpoint) { // else it may have moved, and WireGuard knows better
@@ -259,7 +258,7 @@ func (m *Mesh) configure(peers []*api.MeshPeer) error {
 	}
 	for key := range known {
 		if !wanted[key] {
-			cfg.Peers = append(cfg.Peers, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+			cfg.Peers = append(cfg.Peers, without(key))
 			delete(m.endpoints, key)
 		}
 	}
@@ -286,8 +285,8 @@ func (m *Mesh) Again(public string) error {
 	if i < 0 || m.endpoints[key] == "" {
 		return nil // it speaks first
 	}
-	endpoint, err := net.ResolveUDPAddr("udp", m.endpoints[key])
-	if err != nil {
+	peer := peerOf(key, d.Peers[i].AllowedIPs)
+	if peer.Endpoint, err = net.ResolveUDPAddr("udp", m.endpoints[key]); err != nil {
 		return err
 	}
 	c, err := wgctrl.New()
@@ -295,11 +294,18 @@ func (m *Mesh) Again(public string) error {
 		return err
 	}
 	defer c.Close()
+	return c.ConfigureDevice(m.name, wgtypes.Config{Peers: []wgtypes.PeerConfig{without(key), peer}})
+}
+
+// peerOf is a peer that these addresses lead to.
+func peerOf(key wgtypes.Key, addresses []net.IPNet) wgtypes.PeerConfig {
 	every := keepalive
-	return c.ConfigureDevice(m.name, wgtypes.Config{Peers: []wgtypes.PeerConfig{
-		{PublicKey: key, Remove: true},
-		{PublicKey: key, PersistentKeepaliveInterval: &every, Endpoint: endpoint, ReplaceAllowedIPs: true, AllowedIPs: d.Peers[i].AllowedIPs},
-	}})
+	return wgtypes.PeerConfig{PublicKey: key, PersistentKeepaliveInterval: &every, ReplaceAllowedIPs: true, AllowedIPs: addresses}
+}
+
+// without takes a peer away.
+func without(key wgtypes.Key) wgtypes.PeerConfig {
+	return wgtypes.PeerConfig{PublicKey: key, Remove: true}
 }
 
 // PeerState is how a peer was last heard of.

@@ -140,7 +140,9 @@ func TestNodesMeet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	r.mu.Lock()
 	before := len(r.table.flows)
+	r.mu.Unlock()
 	next := New()
 	if err := next.Learn(text); err != nil {
 		t.Fatal(err)

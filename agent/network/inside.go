@@ -131,7 +131,7 @@ func (t *table) inside(node string, local map[string]Local, ports *insides) []*a
 		host := api.Gateway(t.networks[n].Subnet)
 		hosts, subnets[host] = append(hosts, host), t.networks[n].Subnet
 	}
-	byService := t.byService()
+	byService := t.reached(node)
 	var all []*api.Route
 	for _, id := range slices.Sorted(maps.Keys(t.services)) {
 		s := t.services[id]

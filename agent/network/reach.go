@@ -43,7 +43,7 @@ func (t *table) between(a, b *api.EndpointNode) (best *api.EndpointNode) {
 		return h.Sum64()
 	}
 	for _, n := range t.nodes {
-		if !relays(n) {
+		if !forwards(n) {
 			continue
 		}
 		if best == nil || best.Suspect && !n.Suspect || best.Suspect == n.Suspect && weight(n) > weight(best) {
@@ -53,14 +53,14 @@ func (t *table) between(a, b *api.EndpointNode) (best *api.EndpointNode) {
 	return best
 }
 
-// relays says that a node can relay between others: they all reach it.
-func relays(n *api.EndpointNode) bool {
+// forwards says that a node can relay between others: they all reach it.
+func forwards(n *api.EndpointNode) bool {
 	return n.GetRelays() && n.GetBehind() == "" && n.GetRelay() != ""
 }
 
 // forwarded are the keys of the nodes that a node relays between, in order.
 func (t *table) forwarded(self *api.EndpointNode) (keys []string) {
-	if !relays(self) {
+	if !forwards(self) {
 		return nil
 	}
 	for _, n := range t.nodes {
@@ -70,6 +70,15 @@ func (t *table) forwarded(self *api.EndpointNode) (keys []string) {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// relays are where a node reaches those of all nodes, by their ids; "": not at all.
+func (t *table) relays(node string) map[string]string {
+	all := make(map[string]string, len(t.nodes))
+	for id, n := range t.nodes {
+		all[id] = t.relay(t.nodes[node], n)
+	}
+	return all
 }
 
 // relay is where a node reaches the relay of another; "": it can't.

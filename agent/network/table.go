@@ -76,7 +76,7 @@ func (t *table) draining() map[string]bool {
 // routes are the published ports, in order, as they are to be on a node.
 // Where a task there occupies the port itself, there is no route.
 func (t *table) routes(node string, local map[string]Local) []*api.Route {
-	byService := t.byService()
+	byService := t.reached(node)
 	var all []*api.Route
 	for _, id := range slices.Sorted(maps.Keys(t.services)) {
 		for _, p := range t.services[id].Ports {
@@ -107,6 +107,15 @@ func (t *table) byService() map[string][]*api.Endpoint {
 	return all
 }
 
+// reached are those of byService whose tasks a node reaches by its own ingress.
+func (t *table) reached(node string) map[string][]*api.Endpoint {
+	relays, all := t.relays(node), t.byService()
+	for service, endpoints := range all {
+		all[service] = slices.DeleteFunc(endpoints, func(e *api.Endpoint) bool { return e.NodeId != node && relays[e.NodeId] == "" })
+	}
+	return all
+}
+
 // targets are where a port leads by the endpoints of its service.
 func (t *table) targets(endpoints []*api.Endpoint, p *api.PortSpec, node string, local map[string]Local) (all []*api.Target) {
 	for _, e := range endpoints {
@@ -129,8 +138,6 @@ func (t *table) target(e *api.Endpoint, p *api.PortSpec, node string, local map[
 		if l, known := local[e.TaskId]; known && !l.Ready || target.Address == "" {
 			return nil
 		}
-	case t.relay(t.nodes[node], t.nodes[e.NodeId]) == "":
-		return nil
 	default:
 		target.Node = e.NodeId
 	}
@@ -153,8 +160,9 @@ func (t *table) address(e *api.Endpoint, port uint32, local map[string]Local) st
 // there.
 func (t *table) published(node string, local map[string]Local) *api.Published {
 	all := &api.Published{Routes: t.routes(node, local), Forwarded: t.forwarded(t.nodes[node])}
-	for _, id := range slices.Sorted(maps.Keys(t.nodes)) {
-		all.Nodes = append(all.Nodes, &api.RelayNode{Id: id, Relay: t.relay(t.nodes[node], t.nodes[id])})
+	relays := t.relays(node)
+	for _, id := range slices.Sorted(maps.Keys(relays)) {
+		all.Nodes = append(all.Nodes, &api.RelayNode{Id: id, Relay: relays[id]})
 	}
 	for _, id := range slices.Sorted(maps.Keys(t.endpoints)) {
 		e := t.endpoints[id]

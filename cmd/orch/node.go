@@ -220,7 +220,10 @@ func nodeLabel() *cobra.Command {
 		Use: "label NODE KEY=VALUE... KEY-...", Short: "Set labels of a node, or remove them", Args: some("a node"),
 		Long: `Set labels, which constraints of services ask for (node.labels.disk == "ssd").
 KEY- removes one. Tasks that may not run on the node any more are replaced
-elsewhere first, then stopped.`,
+elsewhere first, then stopped.
+
+The label relay=yes lets a node relay between others that are behind different
+NATs; it takes their packets on UDP port 4748, and can't read them.`,
 		Example: "  orch node label n1 disk=ssd zone=a\n  orch node label n1 disk-",
 		RunE: asking(func(cmd *cobra.Command, client clusterClient, args []string) error {
 			set := map[string]string{}

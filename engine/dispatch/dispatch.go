@@ -215,8 +215,9 @@ func (d *Dispatcher) Session(ctx context.Context, stream *connect.BidiStream[api
 		return err
 	}
 	defer d.finish(s)
+	observed, _, _ := net.SplitHostPort(stream.Peer().Addr)
 	err = stream.Send(&api.EngineMessage{Kind: &api.EngineMessage_Welcome{Welcome: &api.Welcome{
-		ClusterId: d.Store.View().Cluster().GetId(), Heartbeat: durationpb.New(heartbeat), Observed: host(stream.Peer().Addr),
+		ClusterId: d.Store.View().Cluster().GetId(), Heartbeat: durationpb.New(heartbeat), Observed: observed,
 	}}})
 	if err != nil {
 		return err
@@ -227,12 +228,6 @@ func (d *Dispatcher) Session(ctx context.Context, stream *connect.BidiStream[api
 		received <- d.receive(s, stream, heard)
 	}()
 	return d.send(ctx, s, stream, received, heard)
-}
-
-// host is that of host:port; "" where there is none.
-func host(address string) string {
-	h, _, _ := net.SplitHostPort(address)
-	return h
 }
 
 func (d *Dispatcher) begin(ctx context.Context, h *api.Hello) (*session, error) {
