@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,11 +78,27 @@ func TestClusterBehindNAT(t *testing.T) {
 	}
 	must(t, lead.KillAll("orch-ingress")) // what relays begins anew
 	w.reachFar()
-	for _, h := range w.Hosts[1:] {
-		must(t, h.Cut())
-		must(t, h.Heal())
-	}
+	far := w.Hosts[2]
+	must(t, far.Cut())
+	w.eventually("one behind NAT is down", func() bool { return w.states(lead)["down"] == 1 })
+	must(t, far.Heal())
+	w.eventually("it is up again, and all tasks are ready", func() bool {
+		var tasks []crashTask
+		return w.states(lead)["up"] == 3 && w.ask(lead, &tasks, "ps", "far") && len(tasks) == 3 && !slices.ContainsFunc(tasks, func(t crashTask) bool { return !t.Status.Ready })
+	})
 	w.reachFar()
+}
+
+// states counts the nodes by their status, as a host sees them.
+func (w *world) states(h *hosts.Host) map[string]int {
+	var nodes []struct{ Status string }
+	all := map[string]int{}
+	if w.ask(h, &nodes, "node", "ls") {
+		for _, n := range nodes {
+			all[n.Status]++
+		}
+	}
+	return all
 }
 
 // reachFar waits until each host reaches the tasks of all, by published ports and on
